@@ -1,0 +1,1 @@
+"""Orchestration on Prefect: which stages run, in what order, with what retries."""
