@@ -1,0 +1,315 @@
+"""Evidence: signed statements, kept in a registry beside what they are about.
+
+Two forms are written. The first is the one that counts: a Sigstore bundle v0.3 as an OCI 1.1 referrer. The second is
+for older tools, cosign's legacy tags: `sha256-<hex>.att` with every statement's DSSE envelope as a layer, and
+`sha256-<hex>.sig` (simple signing), written by the verifier alone and only with a summary that says PASSED. So
+`cosign verify --key verifier.pub` says exactly "the gate let this through", in both forms: cosign takes any bundle of
+the right key for an image signature, also a summary that says FAILED, and that is why a FAILED summary is never
+attached to an image or a release here.
+
+Anybody who can write to a registry can attach anything. What is found is therefore verified, and what does not verify
+is left out as if it were not there.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sekisho.canonical import Digest, canonical, digest_of, hex_of
+from sekisho.errors import PermanentError, Refusal, VerificationError
+from sekisho.keys import Role, Signer, TrustRoot
+from sekisho.model import IMAGE_HOST
+from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, make_manifest
+from sekisho.registry import Registry
+from sekisho.statements import (
+    BUNDLE_LIMIT,
+    BUNDLE_TYPE,
+    ROLES,
+    SUMMARY,
+    Statement,
+    envelope_of,
+    peek_statement,
+    sign_statement,
+    verify_statement,
+)
+
+VERDICTS = "verdicts/"
+"""Repositories in which the NO is kept; nothing there is an image."""
+ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
+SIMPLE_SIGNING_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
+SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
+PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
+_REFERRERS_LIMIT = 256
+"""Referrers of one subject that are looked at: a flood must not stop the line."""
+
+
+@dataclass(frozen=True)
+class FoundStatement:
+    """A statement that was found and verified."""
+
+    manifest: Digest
+    """Digest of the referrer manifest."""
+    bundle: bytes
+    statement: Statement
+
+
+def attach_statement(
+    registry: Registry, repository: str, statement: Statement, signer: Signer, *, created: str = ""
+) -> Digest:
+    """Sign a statement and attach it to its first subject, in both forms. Safe to repeat.
+
+    Args:
+        registry: the zone's own registry.
+        repository: the repository that holds the subject.
+        statement: what is said.
+        signer: who says it.
+        created: RFC 3339 time for `org.opencontainers.image.created`; without it nothing depends on the clock.
+
+    Returns:
+        The digest of the referrer manifest.
+
+    Raises:
+        PermanentError: the signer's role may not say this; a summary that says FAILED outside of `verdicts/`; the
+            subject is not there.
+    """
+    bundle = sign_statement(statement, signer)
+    subject = Digest(statement.subjects[0].digest)
+    check_speaker(statement, signer.role)
+    digest = attach_bundle(registry, repository, subject, bundle, created=created)
+    if statement.predicate_type == SUMMARY and statement.predicate.get("verificationResult") == "PASSED":
+        sign_image(registry, repository, subject, signer)
+    return digest
+
+
+def attach_bundle(registry: Registry, repository: str, subject: Digest, bundle: bytes, *, created: str = "") -> Digest:
+    """Attach a bundle that is signed already to one of its subjects, as referrer and in the legacy tag.
+
+    Raises:
+        PermanentError: it says FAILED and this is not a repository of verdicts, or it is not about `subject`.
+    """
+    statement = peek_statement(bundle)
+    where = f"{registry.url} {repository}@{subject}"
+    failed = statement.predicate_type == SUMMARY and statement.predicate.get("verificationResult") != "PASSED"
+    if failed and not repository.startswith(VERDICTS):
+        raise PermanentError(
+            "A summary that does not say PASSED must not stand beside an image or a release.",
+            where=where,
+            remedy=f"Keep it under {VERDICTS}<app>.",
+        )
+    if not statement.covers(subject):
+        raise PermanentError("The statement is not about what it is to be attached to.", where=where)
+    annotations = bundle_annotations(statement.predicate_type)
+    if created:
+        annotations["org.opencontainers.image.created"] = created
+    digest = registry.attach(
+        repository,
+        subject,
+        artifact_type=BUNDLE_TYPE,
+        payload=bundle,
+        payload_type=BUNDLE_TYPE,
+        annotations=annotations,
+    )
+    attach_legacy(registry, repository, subject, bundle)
+    return digest
+
+
+def attach_legacy(registry: Registry, repository: str, subject: Digest, *bundles: bytes) -> None:
+    """Add the bundles' envelopes to the tag in which older tools look for attestations."""
+    layers = []
+    for bundle in bundles:
+        envelope = canonical(envelope_of(bundle))
+        registry.put_blob(repository, envelope)
+        annotations = {SIGNATURE_ANNOTATION: "", "predicateType": peek_statement(bundle).predicate_type}
+        layers.append(Descriptor(ENVELOPE_TYPE, digest_of(envelope), len(envelope), annotations=annotations))
+    _add_layers(registry, repository, f"sha256-{hex_of(subject)}.att", layers)
+
+
+def check_speaker(statement: Statement, role: Role) -> None:
+    """Check that a role may say this.
+
+    Raises:
+        PermanentError: the predicate is another role's word.
+    """
+    expected = ROLES.get(statement.predicate_type)
+    if expected is not None and expected != role:
+        raise PermanentError(
+            f"A statement of type {statement.predicate_type} is the {expected}'s to sign, not the {role}'s."
+        )
+
+
+def bundle_annotations(predicate_type: str) -> dict[str, str]:
+    """Return the annotations by which cosign finds a bundle."""
+    return {"dev.sigstore.bundle.content": "dsse-envelope", PREDICATE_ANNOTATION: predicate_type}
+
+
+def bundle_layer(manifest: bytes, *, where: str = "") -> tuple[Digest, Descriptor]:
+    """Return the subject and the bundle's descriptor of a referrer manifest.
+
+    Raises:
+        VerificationError: it is not a referrer with one bundle.
+    """
+    parsed = Manifest.parse(manifest, where=where)
+    layers = parsed.layers
+    if parsed.artifact_type != BUNDLE_TYPE or len(layers) != 1 or layers[0].media_type != BUNDLE_TYPE:
+        raise VerificationError("This is not a referrer with one Sigstore bundle.", where=where)
+    if parsed.subject is None or layers[0].size > BUNDLE_LIMIT:
+        raise VerificationError("This referrer has no subject, or its bundle is too large.", where=where)
+    return parsed.subject, layers[0]
+
+
+def load_statement(registry: Registry, repository: str, manifest_digest: Digest) -> bytes:
+    """Return the bundle that a referrer manifest carries. Unverified.
+
+    Raises:
+        VerificationError: there is no such manifest, or it carries no bundle.
+    """
+    where = f"{registry.url} {repository}@{manifest_digest}"
+    raw = registry.get_manifest(repository, manifest_digest)
+    if raw is None:
+        raise VerificationError("The statement is not there.", where=where)
+    _, layer = bundle_layer(raw.data, where=where)
+    return registry.get_blob(repository, layer.digest, limit=BUNDLE_LIMIT)
+
+
+def find_statements(
+    registry: Registry,
+    repository: str,
+    subject: Digest,
+    *,
+    trust: TrustRoot,
+    role: Role,
+    predicate_type: str,
+    zone: str = "",
+    at: int | None = None,
+) -> tuple[FoundStatement, ...]:
+    """Return the statements about a manifest that verify, in the order in which they were attached.
+
+    Args:
+        registry: where to look.
+        repository: the repository that holds the subject.
+        subject: digest of the manifest.
+        trust: whose keys count.
+        role: the role that must have signed.
+        predicate_type: what the statement must say.
+        zone: the zone whose key must have signed; with role `zone` only.
+        at: the time that the key must be valid at; now when None.
+    """
+    found = []
+    for descriptor in registry.referrers(repository, subject)[-_REFERRERS_LIMIT:]:
+        hint = descriptor.annotations.get(PREDICATE_ANNOTATION, predicate_type)
+        if descriptor.artifact_type not in ("", BUNDLE_TYPE) or hint != predicate_type:
+            continue
+        try:
+            bundle = load_statement(registry, repository, descriptor.digest)
+            statement = verify_statement(
+                bundle, trust=trust, role=role, predicate_type=predicate_type, subject=subject, zone=zone, at=at
+            )
+        except Refusal:
+            continue
+        found.append(FoundStatement(descriptor.digest, bundle, statement))
+    return tuple(found)
+
+
+# -- cosign's simple signing -----------------------------------------------------------------------------------
+
+
+def legacy_signatures(
+    registry: Registry, repository: str, subject: Digest, *, trust: TrustRoot, at: int
+) -> tuple[Descriptor, ...]:
+    """Return the layers of cosign's legacy `.sig` tag that a verifier's key signed."""
+    raw = registry.get_manifest(repository, _signature_tag(subject))
+    if raw is None:
+        return ()
+    payload = _simple_signing(repository, subject)
+    keys = [key for key in trust.for_role("verifier") if key.valid_at(at)]
+    found = []
+    for layer in Manifest.parse(raw.data, where=f"{registry.url} {repository}@{subject}").layers:
+        try:
+            signature = base64.b64decode(layer.annotations.get(SIGNATURE_ANNOTATION, ""), validate=True)
+        except (binascii.Error, ValueError):
+            continue
+        if layer.digest == digest_of(payload) and any(key.verifies(signature, payload) for key in keys):
+            text = base64.b64encode(signature).decode("ascii")
+            found.append(_signature_layer(payload, text))
+    return tuple(found)
+
+
+def copy_legacy_signatures(
+    source: Registry, target: Registry, repository: str, subject: Digest, *, trust: TrustRoot, at: int
+) -> None:
+    """Copy cosign's legacy signatures of an image, those that verify. The line depends on none: older tools do."""
+    try:
+        layers = legacy_signatures(source, repository, subject, trust=trust, at=at)
+    except Refusal:
+        return
+    if layers:
+        target.put_blob(repository, _simple_signing(repository, subject))
+        _add_layers(target, repository, _signature_tag(subject), layers)
+
+
+def sign_image(registry: Registry, repository: str, subject: Digest, signer: Signer) -> None:
+    """Write cosign's legacy image signature: the verifier's word, for older tools, that the gate let this through.
+
+    Raises:
+        PermanentError: the signer is not the verifier.
+    """
+    if signer.role != "verifier":
+        raise PermanentError(f"Image signatures are the verifier's to make, not the {signer.role}'s.")
+    payload = _simple_signing(repository, subject)
+    registry.put_blob(repository, payload)
+    layer = _signature_layer(payload, base64.b64encode(signer.sign(payload)).decode("ascii"))
+    _add_layers(registry, repository, _signature_tag(subject), (layer,))
+
+
+def _signature_tag(subject: Digest) -> str:
+    return f"sha256-{hex_of(subject)}.sig"
+
+
+def _signature_layer(payload: bytes, signature: str) -> Descriptor:
+    return Descriptor(
+        SIMPLE_SIGNING_TYPE, digest_of(payload), len(payload), annotations={SIGNATURE_ANNOTATION: signature}
+    )
+
+
+def _simple_signing(repository: str, subject: Digest) -> bytes:
+    """Return the payload of cosign's image signature (containers/image, docs/atomic-signature.md)."""
+    return canonical(
+        {
+            "critical": {
+                "identity": {"docker-reference": f"{IMAGE_HOST}/{repository}"},
+                "image": {"docker-manifest-digest": subject},
+                "type": "cosign container image signature",
+            },
+            "optional": None,
+        }
+    )
+
+
+def _add_layers(registry: Registry, repository: str, tag: str, layers: Sequence[Descriptor]) -> None:
+    def change(current: bytes | None) -> bytes | None:
+        present = Manifest.parse(current, where=f"{repository}:{tag}").layers if current else ()
+        new = [layer for layer in layers if not any(_same(item, layer) for item in present)]
+        return _legacy_manifest(registry, repository, (*present, *new)) if new else None
+
+    registry.amend(repository, tag, OCI_MANIFEST, change)
+
+
+def _same(one: Descriptor, other: Descriptor) -> bool:
+    mark: Mapping[str, str] = one.annotations
+    return one.digest == other.digest and mark.get(SIGNATURE_ANNOTATION) == other.annotations.get(SIGNATURE_ANNOTATION)
+
+
+def _legacy_manifest(registry: Registry, repository: str, layers: tuple[Descriptor, ...]) -> bytes:
+    config = canonical(
+        {
+            "architecture": "",
+            "os": "",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
+        }
+    )
+    registry.put_blob(repository, config)
+    return make_manifest(Descriptor.of(config, OCI_CONFIG), layers)

@@ -1,0 +1,219 @@
+"""HTTP to a registry: one connection a thread, retries for temporary faults, no redirects, size limits.
+
+`http.client` and not httpx: for blobs it needs less than half of the CPU time. Redirects are refused, not followed:
+a hostile registry must not choose which address this process talks to.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from sekisho.errors import PermanentError, TemporaryError
+
+BLOCK = 1 << 20
+_ATTEMPTS = 4
+_FIRST_DELAY = 0.1
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERROR = 500
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+NETWORK_ERRORS = (OSError, http.client.HTTPException)
+"""What a connection raises when the other side is away, breaks off, or does not speak HTTP."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response whose body was read."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes = b""
+
+
+class Transport:
+    """Sends requests to one origin. Safe for use by several threads.
+
+    Args:
+        url: `http://host:port` or `https://host:port`.
+        timeout: seconds that a connect, a read or a write may be silent.
+        certificates: PEM file of the authorities to trust for https; the system's when None.
+
+    Raises:
+        PermanentError: `url` is not such a URL.
+    """
+
+    def __init__(self, url: str, *, timeout: float, certificates: Path | None = None) -> None:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise PermanentError(f"This is not a registry's URL: {error}", where=url[:200]) from error
+        legal = parts.scheme in _DEFAULT_PORTS and parts.hostname and parts.path in ("", "/")
+        if not legal or parts.query or parts.fragment or parts.username is not None or parts.password is not None:
+            raise PermanentError(
+                "This is not a registry's URL.", where=parts.hostname or "", remedy="Write it as http://host:port."
+            )
+        self.scheme = parts.scheme
+        self.host = str(parts.hostname)
+        self.port = port or _DEFAULT_PORTS[parts.scheme]
+        self.timeout = timeout
+        literal = f"[{self.host}]" if ":" in self.host else self.host
+        self.url = f"{self.scheme}://{literal}:{self.port}"
+        self._context = ssl.create_default_context(cafile=certificates) if parts.scheme == "https" else None
+        self._local = threading.local()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        limit: int,
+    ) -> Answer:
+        """Send a request and read the answer, with retries for temporary faults.
+
+        Args:
+            method: the HTTP method.
+            path: path and query, already quoted.
+            headers: request headers.
+            body: request body.
+            limit: bytes that the answer's body may have.
+
+        Raises:
+            TemporaryError: unreachable, cut off or 5xx, also after the retries.
+            PermanentError: the answer is larger than `limit`, or a redirect.
+        """
+        for attempt in range(_ATTEMPTS):
+            last = attempt == _ATTEMPTS - 1
+            try:
+                answer = self._once(method, path, headers or {}, body, limit)
+            except NETWORK_ERRORS as error:
+                self.close()
+                if last:
+                    raise self.unreachable(error, path) from error
+            else:
+                if answer.status < _SERVER_ERROR and answer.status != _TOO_MANY_REQUESTS:
+                    return answer
+                if last:
+                    raise TemporaryError(
+                        f"The registry answers {answer.status} to {method}.", where=self.url + path, delay=5.0
+                    )
+            wait(attempt)
+        raise AssertionError
+
+    @contextmanager
+    def stream(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: BinaryIO | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send one request, once, and give the unread response. The caller handles NETWORK_ERRORS and the status."""
+        connection = self._connection()
+        finished = False
+        try:
+            connection.request(method, path, body=body, headers=dict(headers or {}))
+            response = connection.getresponse()
+            self._refuse_redirect(response.status, path)
+            yield response
+            finished = response.isclosed()
+        finally:
+            # A response that was not read to its end leaves bytes on the connection that the next one would take.
+            if not finished:
+                self.close()
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+    def unreachable(self, error: Exception, path: str) -> TemporaryError:
+        """Return the error that says that the registry cannot be reached."""
+        detail = str(error) or type(error).__name__
+        return TemporaryError(
+            f"The registry cannot be reached or broke off: {detail[:200]}",
+            where=self.url + path,
+            remedy="Check that the registry runs and that this network may reach it.",
+            delay=5.0,
+        )
+
+    def same_origin(self, location: str) -> str:
+        """Return path and query of a Location header.
+
+        Raises:
+            PermanentError: it points at another origin.
+        """
+        try:
+            parts = urlsplit(location)
+            port = parts.port
+        except ValueError as error:
+            raise PermanentError("The registry gave an upload address that is no URL.", where=self.url) from error
+        if parts.scheme or parts.netloc:
+            origin = (parts.scheme, parts.hostname, port or _DEFAULT_PORTS.get(parts.scheme))
+            if origin != (self.scheme, self.host, self.port):
+                raise PermanentError(
+                    "The registry sends uploads to another address.",
+                    where=f"{self.url} -> {location[:200]}",
+                    remedy="Set http.relativeurls in the registry's configuration.",
+                )
+        if not parts.path.startswith("/"):
+            raise PermanentError("The registry gave an upload address without a path.", where=self.url)
+        return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+    def _once(self, method: str, path: str, headers: Mapping[str, str], body: bytes, limit: int) -> Answer:
+        connection = self._connection()
+        connection.request(method, path, body=body or None, headers=dict(headers))
+        response = connection.getresponse()
+        try:
+            self._refuse_redirect(response.status, path)
+            data = self._read(response, path, limit)
+        except BaseException:
+            self.close()
+            raise
+        if not response.isclosed():
+            self.close()
+        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, data)
+
+    def _read(self, response: http.client.HTTPResponse, path: str, limit: int) -> bytes:
+        expected = response.length  # None for a chunked body
+        data = b"" if (expected or 0) > limit else response.read(limit + 1)
+        if max(expected or 0, len(data)) > limit:
+            raise PermanentError(f"The registry's answer is larger than {limit} bytes.", where=self.url + path)
+        if expected is not None and len(data) < expected:
+            raise http.client.IncompleteRead(data, expected - len(data))
+        return data
+
+    def _refuse_redirect(self, status: int, path: str) -> None:
+        if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
+            raise PermanentError(
+                f"The registry answers with a redirect ({status}); redirects are not followed.",
+                where=self.url + path,
+                remedy="Set storage.redirect.disable in the registry's configuration.",
+            )
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            if self._context is None:
+                connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout, blocksize=BLOCK)
+            else:
+                connection = http.client.HTTPSConnection(
+                    self.host, self.port, timeout=self.timeout, blocksize=BLOCK, context=self._context
+                )
+            self._local.connection = connection
+        return connection
+
+
+def wait(attempt: int) -> None:
+    """Sleep before the next attempt: doubling, with jitter so that several writers do not move in step."""
+    time.sleep(_FIRST_DELAY * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret

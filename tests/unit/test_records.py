@@ -1,0 +1,52 @@
+"""Records: documents under a tag."""
+
+from __future__ import annotations
+
+import pytest
+
+from sekisho.canonical import digest_of
+from sekisho.errors import Refusal
+from sekisho.model import StandardImage, Tool
+from sekisho.oci import OCI_MANIFEST
+from sekisho.records import get_record, put_record
+from sekisho.registry import Registry
+
+TOOL = Tool(name="trivy", version="1", digest=digest_of(b"tool"))
+
+
+@pytest.fixture
+def registry(registry_url):
+    return Registry(registry_url)
+
+
+def test_a_record_is_found_by_its_tag(registry):
+    first = put_record(registry, "r/found", "scan-1", TOOL)
+    again = put_record(registry, "r/found", "scan-1", TOOL)
+
+    assert first == again
+    assert get_record(registry, "r/found", "scan-1", Tool) == TOOL
+    assert get_record(registry, "r/found", "scan-2", Tool) is None
+
+
+def test_the_last_record_under_a_tag_counts(registry):
+    newer = TOOL.model_copy(update={"version": "2"})
+    put_record(registry, "r/newer", "scan-1", TOOL)
+    put_record(registry, "r/newer", "scan-1", newer)
+
+    assert get_record(registry, "r/newer", "scan-1", Tool) == newer
+
+
+def test_one_kind_of_document_is_not_read_as_another(registry):
+    put_record(registry, "r/kind", "scan-1", TOOL)
+
+    with pytest.raises(Refusal, match="not a record of a StandardImage"):
+        get_record(registry, "r/kind", "scan-1", StandardImage)
+
+
+def test_what_is_no_record_is_refused(registry):
+    put_record(registry, "r/other", "scan-1", TOOL)
+    raw = registry.get_manifest("r/other", "scan-1")
+    for change in ((b"dev.sekisho.document", b"dev.sekisho.dacument"), (b"record.v1+json", b"receipt.v1+json")):
+        registry.put_manifest("r/other", raw.data.replace(*change), OCI_MANIFEST, tag="scan-2")
+        with pytest.raises(Refusal, match="not a record"):
+            get_record(registry, "r/other", "scan-2", Tool)
