@@ -1,0 +1,125 @@
+"""limits.yaml and waivers.yaml: what they may say, and that a fault in them stops the line."""
+
+import datetime as dt
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sekisho.errors import PermanentError
+from sekisho.limits import Waiver, at_least, load_limits
+from sekisho.model import Finding, Severity
+
+POLICIES = Path(__file__).parent.parent.parent / "policies"
+WAIVER = """\
+format: sekisho.dev/waivers/v1
+waivers:
+  - id: CVE-2026-1
+    app: shop
+    package: jinja2
+    owner: security team
+    reason: not reachable, no template is user input
+    expires: 2026-12-31
+"""
+ONE = "{id: CVE-1, app: shop, package: x, owner: me, reason: because I say so, expires: 2026-01-01}"
+
+
+def folder(tmp_path: Path, *, limits: tuple[str, str] = ("", ""), waivers: str = "") -> Path:
+    text = (POLICIES / "limits.yaml").read_text(encoding="utf-8")
+    assert limits[0] in text
+    (tmp_path / "limits.yaml").write_text(text.replace(*limits) if limits[0] else text, encoding="utf-8")
+    if waivers:
+        (tmp_path / "waivers.yaml").write_text(waivers, encoding="utf-8")
+    return tmp_path
+
+
+def test_the_limits_in_force() -> None:
+    limits = load_limits(POLICIES)
+    assert (limits.vulnerabilities.fail, limits.misconfigurations.fail, limits.secrets) == ("CRITICAL", "HIGH", "fail")
+    assert limits.releases("main")
+    assert not limits.releases("topic")
+
+
+def test_order_of_severities() -> None:
+    order = [Severity.UNKNOWN, Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL]
+    assert [[at_least(one, other) for other in order] for one in order] == [
+        [index >= other for other in range(5)] for index in range(5)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("format: sekisho.dev/limits/v1\n", "", "/format"),
+        ("limits/v1", "limits/v2", "/format"),
+        ("secrets: fail", "secrets: ignore", "/secrets"),
+        ("secrets: fail", "secrets: fail\nunknown: 1", "/unknown"),
+        ("max_age_hours: 72", "max_age_hours: 0", "/database/max_age_hours"),
+        ("fail: CRITICAL, warn: HIGH", "fail: HIGH, warn: CRITICAL", "/vulnerabilities"),
+        ("fail: CRITICAL", "fail: SERIOUS", "/vulnerabilities/fail"),
+        ("release_branches: [main]", "release_branches: []", "/release_branches"),
+        ("os_families: [debian]", "os_families: []", "/os_families"),
+        ("secrets: fail", "secrets: fail\nsecrets: fail", "twice"),
+        ("secrets: fail", f"secrets: fail\nwaivers: [{ONE}]", "do not stand in limits.yaml"),
+    ],
+)
+def test_limits_that_are_not_valid(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(PermanentError, match=message):
+        load_limits(folder(tmp_path, limits=(old, new)))
+
+
+def test_no_limits_is_no_pass(tmp_path: Path) -> None:
+    with pytest.raises(PermanentError, match="cannot be read"):
+        load_limits(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    package: jinja2\n", "", "exactly one of package and where"),
+        ("    package: jinja2\n", "    package: jinja2\n    where: x\n", "exactly one of package and where"),
+        ("    app: shop\n", "", "/waivers/0/app"),
+        ("    expires: 2026-12-31\n", "", "/waivers/0/expires"),
+        ("2026-12-31", "never", "/waivers/0/expires"),
+        ("    owner: security team\n", "", "/waivers/0/owner"),
+        ("not reachable, no template is user input", "ok", "/waivers/0/reason"),
+    ],
+)
+def test_waivers_that_are_not_narrow(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in WAIVER
+    with pytest.raises(PermanentError, match=message):
+        load_limits(folder(tmp_path, waivers=WAIVER.replace(old, new)))
+
+
+def test_errors_name_the_line(tmp_path: Path) -> None:
+    shutil.copy(POLICIES / "limits.yaml", tmp_path)
+    (tmp_path / "waivers.yaml").write_text(WAIVER.replace("2026-12-31", "never"), encoding="utf-8")
+    with pytest.raises(PermanentError) as caught:
+        load_limits(tmp_path)
+    assert caught.value.where == f"{tmp_path}/waivers.yaml:8"
+
+
+def test_what_a_waiver_covers(tmp_path: Path) -> None:
+    (waiver,) = load_limits(folder(tmp_path, waivers=WAIVER)).waivers
+    finding = Finding(
+        kind="vulnerability",
+        id="CVE-2026-1",
+        severity=Severity.CRITICAL,
+        title="",
+        where="requirements.txt",
+        package="jinja2",
+        owner="workload",
+    )
+    assert waiver.covers("shop", finding)
+    assert not waiver.covers("shop2", finding)
+    assert not waiver.covers("shop", finding.model_copy(update={"package": "flask"}))
+    assert not waiver.covers("shop", finding.model_copy(update={"id": "CVE-2026-2"}))
+    assert not waiver.covers("shop", finding.model_copy(update={"kind": "secret"}))
+    assert not waiver.expired(dt.date(2026, 12, 31))
+    assert waiver.expired(dt.date(2027, 1, 1))
+    place = Waiver.model_validate(waiver.model_dump() | {"package": "", "where": "Deployment/shop", "id": "KSV-1"})
+    misconfiguration = finding.model_copy(
+        update={"kind": "misconfiguration", "id": "KSV-1", "where": "Deployment/shop"}
+    )
+    assert place.covers("shop", misconfiguration)
+    assert not place.covers("shop", misconfiguration.model_copy(update={"where": "Deployment/other"}))
