@@ -1,0 +1,5 @@
+"""The build stage: from a commit to an image, without a Dockerfile."""
+
+from stages.build.stage import BuildInput, BuildRecord, BuildStage
+
+__all__ = ["BuildInput", "BuildRecord", "BuildStage"]

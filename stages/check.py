@@ -1,0 +1,212 @@
+"""`python -m stages.check PATH`: the gate's judgement on a working copy, before any push.
+
+The same detection, lock, rendering and rules as the gate; what only the gate can judge (the built image) is said, not
+guessed. Nothing is built, sent or changed, and nothing of the working copy is run.
+
+Exit codes: 0 nothing stands in the way so far, 1 the gate would refuse, 2 the command or the policies are at fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sekisho.canonical import digest_of, digest_of_file
+from sekisho.errors import PermanentError, Refusal, SekishoError, UsageError
+from sekisho.model import IMAGE_HOST, AdvisoryDatabase, Finding, Manifests, Reason, Result, Verdict
+from sekisho.tools import trivy as find_trivy
+from sekisho.verdict_text import verdict_lines
+from stages.judge import Rules, load_rules, reasons_of
+from stages.judge_rules import finding_reasons, reason, workload_reasons
+
+SCORE = "score.yaml"
+WORKING_COPY = "working copy"
+"""Stands where a verdict names its commit."""
+
+_SCORE_LIMIT = 1 << 20
+_PLACEHOLDER = digest_of(b"sekisho check: the image is built by the gate")
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """A way to look into a working copy."""
+
+    look: Callable[[Path, Manifests | None], tuple[Finding, ...]]
+    """Returns what is wrong with a folder and its manifests; raises SekishoError when it cannot look."""
+    missing: str = ""
+    """What it does not look for, as a note for people; empty when nothing is missing."""
+
+
+def default_policies() -> Path:
+    """Return the policies folder: SEKISHO_POLICIES, or the one beside this project's code."""
+    return Path(os.environ.get("SEKISHO_POLICIES", Path(__file__).resolve().parent.parent / "policies"))
+
+
+def check(tree: Path, rules: Rules, *, at: int, scanner: Scanner | None = None) -> Verdict:
+    """Judge a working copy as far as that is possible before a push.
+
+    Args:
+        tree: the folder with score.yaml.
+        rules: the policies.
+        at: the time, seconds since the epoch.
+        scanner: looks into the tree; None when there is none on this machine.
+    """
+    reasons: list[Reason] = []
+    app, manifests = _rendered(tree, reasons)
+    _look(tree, rules, reasons)
+    if manifests is not None:
+        standard = rules.standard if rules.standard.locked else None
+        reasons += workload_reasons(manifests, None, standard, rules.limits.kinds)
+        reasons += rules.policies.check_objects(manifests.objects, namespace=f"app-{app}")
+    notes = ["The gate alone builds and scans the image; what it finds there is not known yet."]
+    if not rules.standard.locked:
+        notes.append("These policies hold no digests of standard images; the gate's do.")
+    try:
+        findings = scanner.look(tree, manifests) if scanner else None
+    except SekishoError as error:
+        findings, notes = None, [*notes, f"The scanner did not work: {error}"]
+    if findings is None or scanner is None:
+        notes.append("Not looked for here: vulnerabilities of locked packages, and secrets. The gate does.")
+    else:
+        today = dt.datetime.fromtimestamp(at, tz=dt.UTC).date()
+        reasons += finding_reasons(app, findings, rules.limits, today)
+        notes += [scanner.missing] if scanner.missing else []
+    failed = any(found.result == "fail" for found in reasons)
+    return Verdict(
+        app=app,
+        commit=WORKING_COPY,
+        result=Result.FAILED if failed else Result.PASSED,
+        policy=rules.policies.digest,
+        reasons=tuple(dict.fromkeys(reasons)),
+        notes=tuple(notes),
+    )
+
+
+@contextmanager
+def _refusals(stage: str, reasons: list[Reason]) -> Iterator[None]:
+    """Turn a stage's refusal into its reasons."""
+    try:
+        yield
+    except Refusal as refusal:
+        reasons.extend(reasons_of(refusal, stage))
+
+
+def _rendered(tree: Path, reasons: list[Reason]) -> tuple[str, Manifests | None]:
+    from sekisho.score import load_score  # noqa: PLC0415 - `--help` answers without it
+    from stages.render import render  # noqa: PLC0415
+
+    app = tree.resolve().name
+    with _refusals("render", reasons):
+        data = _score(tree)
+        # The repository's name is not known here; the file's own name stands for it.
+        app = load_score(data, SCORE).name
+        manifests = render(data, app=app, image=f"{IMAGE_HOST}/apps/{app}@{_PLACEHOLDER}", where=SCORE)
+        reasons.append(reason("render/score", "pass", f"{SCORE} is valid.", stage="render"))
+        return app, manifests
+    return app, None
+
+
+def _score(tree: Path) -> bytes:
+    path = tree / SCORE
+    if path.is_symlink() or not path.is_file():
+        raise Refusal(
+            f"There is no {SCORE}.",
+            where=SCORE,
+            remedy="Add one that says what your workload is and needs; docs/policies.md shows one.",
+        )
+    with path.open("rb") as file:
+        return file.read(_SCORE_LIMIT + 1)
+
+
+def _look(tree: Path, rules: Rules, reasons: list[Reason]) -> None:
+    """Answer what the build will ask first: which language, which standard image, is everything locked."""
+    from stages.build.detect import detect  # noqa: PLC0415
+    from stages.build.languages import python  # noqa: PLC0415
+
+    with _refusals("build", reasons):
+        detected = detect(tree)
+        reasons.append(reason("build/language", "pass", detected.why, stage="build"))
+        if rules.standard.locked:
+            with _refusals("build", reasons):
+                rules.standard.for_language(detected.language)
+        if detected.language == "python":
+            with _refusals("build", reasons):
+                locked = python.packages(tree)
+                reasons.append(reason("build/lock", "pass", f"{len(locked)} packages are locked.", stage="build"))
+            with _refusals("build", reasons):
+                python.runtime(tree)
+                reasons.append(reason("build/start", "pass", "The Procfile says how it starts.", stage="build"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.check", description=(__doc__ or "").split("\n", maxsplit=1)[0]
+    )
+    parser.add_argument("path", type=Path, nargs="?", default=Path(), help="the folder with score.yaml")
+    parser.add_argument("--policies", type=Path, default=None, help="the policies folder (SEKISHO_POLICIES)")
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    options = parser.parse_args(arguments)
+    try:
+        if not options.path.is_dir():
+            raise UsageError("There is no such folder.", where=str(options.path))
+        verdict = check(options.path, _rules(options.policies), at=int(time.time()), scanner=local_scanner())
+    except SekishoError as error:
+        sys.stderr.write(f"sekisho check: {error}\n")
+        return UsageError.exit_code
+    text = verdict.model_dump_json(indent=2) if options.json else "\n".join(verdict_lines(verdict))
+    sys.stdout.write(text + "\n")
+    return 0 if verdict.result is Result.PASSED else 1
+
+
+def _rules(policies: Path | None) -> Rules:
+    folder = policies or default_policies()
+    if not folder.is_dir():
+        raise PermanentError("There is no policies folder.", where=str(folder), remedy="Give it with --policies.")
+    return load_rules(folder)
+
+
+def local_scanner() -> Scanner | None:
+    """Return this machine's scanner, or None where it is not installed.
+
+    Advisories are those that Trivy itself keeps (TRIVY_CACHE_DIR, ~/.cache/trivy); nothing is fetched.
+    """
+    from stages.scan import Database, scan_tree  # noqa: PLC0415
+
+    try:
+        find_trivy()
+    except SekishoError:
+        return None
+    cache = Path.home() / ".cache" / "sekisho" / "check"
+    folder = Path(os.environ.get("TRIVY_CACHE_DIR", Path.home() / ".cache" / "trivy"))
+    updated = _advisories(folder)
+    if not updated:
+        missing = "Not looked for here: vulnerabilities of locked packages (no advisories on this machine)."
+        return Scanner(lambda tree, manifests: scan_tree(tree, cache=cache, manifests=manifests), missing)
+    metadata = digest_of_file(folder / "db" / "metadata.json")
+    database = Database(folder, AdvisoryDatabase(digest=metadata, updated_at=updated, kind="mirror"))
+    return Scanner(
+        lambda tree, manifests: scan_tree(tree, cache=cache, database=database, manifests=manifests),
+        f"Looked into this machine's advisories of {updated}; the gate's may be newer.",
+    )
+
+
+def _advisories(folder: Path) -> str:
+    """Return the date of the advisories in a Trivy cache; empty where there are none."""
+    try:
+        updated = json.loads((folder / "db" / "metadata.json").read_bytes())["UpdatedAt"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return str(updated) if (folder / "db" / "trivy.db").is_file() else ""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,277 @@
+"""Reading the scanner's reports. Pure; strict: what does not have the expected form is a failure, not a clean report.
+
+Format: github.com/aquasecurity/trivy `pkg/types/report.go`, schema version 2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar
+
+from packageurl import PackageURL
+from packaging.utils import canonicalize_name
+
+from sekisho.errors import PermanentError
+from sekisho.model import Coverage, Finding, Image, Severity
+
+Report = Mapping[str, Any]
+Owner = Literal["platform", "workload"]
+T = TypeVar("T")
+
+_SCHEMA = 2
+_KINDS = {"image": "container_image", "fs": "filesystem", "config": "filesystem"}
+_RULE = re.compile(r"(?:AVD-)?([A-Z]+)-?0*([0-9]+)")
+_TITLE = 300
+UNSUPPORTED = ("", "none")
+
+
+def check_report(report: Report, mode: str) -> None:
+    """Check a report's frame.
+
+    Raises:
+        PermanentError: another schema, another kind of target, or the scanner left something out on its own.
+    """
+    _need(report.get("SchemaVersion") == _SCHEMA, "its schema is not 2")
+    _need(report.get("ArtifactType") == _KINDS[mode], f"it is about a {report.get('ArtifactType')!r:.40}")
+    for result in results(report):
+        _need(not result.get("ExperimentalModifiedFindings"), "the scanner suppressed findings on its own")
+
+
+def check_image(report: Report, image: Image) -> None:
+    """Check that an image report is about this very image and all of its layers.
+
+    Raises:
+        PermanentError: it is about another image, or about other layers.
+    """
+    metadata = _get(report, "Metadata", dict)
+    digests = _get(metadata, "RepoDigests", list)
+    _need(any(str(item).endswith(f"@{image.digest}") for item in digests), "it is about another image")
+    layers = tuple(_get(metadata, "DiffIDs", list))
+    _need(layers == tuple(layer.diff_id for layer in image.layers), "it is about other layers")
+
+
+def check_targets(report: Report, names: Mapping[str, str]) -> None:
+    """Check that the scanner looked at every object that it knows rules for.
+
+    Raises:
+        PermanentError: a Deployment or a StatefulSet is not in the report.
+    """
+    seen = {_text(result, "Target") for result in results(report)}
+    for target, name in names.items():
+        if name.startswith(("Deployment/", "StatefulSet/")):
+            _need(target in seen, f"{name} was not looked at")
+
+
+def results(report: Report) -> tuple[Mapping[str, Any], ...]:
+    """Return a report's results; none is an empty tuple."""
+    found = report.get("Results")
+    if found is None:
+        return ()
+    _need(isinstance(found, list) and all(isinstance(item, dict) for item in found), "its results are not a list")
+    return tuple(found)
+
+
+def packages(report: Report, class_: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the packages of a class, `os-pkgs` or `lang-pkgs`."""
+    for result in results(report):
+        if result.get("Class") == class_:
+            yield from _list(result, "Packages")
+
+
+def coverage(report: Report, image: Image, lock_report: Report | None) -> tuple[Coverage, tuple[Finding, ...]]:
+    """Return what was looked at in an image, and a finding for each thing that was not.
+
+    Args:
+        report: the report about the image.
+        image: what was built, with what its lock file pins.
+        lock_report: the report about the source tree; None for an image without one.
+    """
+    os = report.get("Metadata", {}).get("OS") or {}
+    family, version = str(os.get("Family", "")), str(os.get("Name", ""))
+    installed = {_purl(package) for package in packages(report, "lang-pkgs")}
+    missing = tuple(sorted(purl for purl in image.locked if normal(purl) not in installed))
+    count = sum(1 for _ in packages(report, "os-pkgs"))
+    found = Coverage(
+        os_family=family,
+        os_version=version,
+        os_packages=count,
+        language_packages=sum(1 for _ in packages(report, "lang-pkgs")),
+        locked=len(image.locked),
+        missing=missing,
+    )
+    return found, tuple(_gaps(found, bool(os.get("EOSL")), image, lock_report))
+
+
+def _gaps(found: Coverage, ended: bool, image: Image, lock_report: Report | None) -> Iterator[Finding]:  # noqa: FBT001
+    def gap(id_: str, title: str, where: str, owner: Owner, severity: Severity = Severity.CRITICAL) -> Finding:
+        return Finding(kind="coverage", id=id_, severity=severity, title=title, where=where, owner=owner)
+
+    base = f"standard/{image.base}"
+    if found.os_family in UNSUPPORTED:
+        yield gap(
+            "os-unknown", "The scanner does not know the operating system: it looked for nothing.", base, "platform"
+        )
+    elif found.os_packages == 0:
+        yield gap("os-packages-none", "The scanner found no package of the operating system.", base, "platform")
+    if ended:
+        title = f"{found.os_family} {found.os_version} gets no security fixes any more."
+        yield gap("os-end-of-life", title, base, "platform", Severity.HIGH)
+    for purl in found.missing:
+        yield gap(
+            "locked-not-found", "The lock file pins it, the scanner did not find it in the image.", purl, "workload"
+        )
+    if image.locked and lock_report is not None:
+        seen = {_purl(package) for package in packages(lock_report, "lang-pkgs")}
+        if not {normal(purl) for purl in image.locked} <= seen:
+            title = "The scanner did not read the whole lock file."
+            yield gap("lock-not-read", title, "requirements.txt", "workload")
+
+
+def vulnerabilities(report: Report, image: Image | None) -> Iterator[Finding]:
+    """Yield the known vulnerabilities in a report.
+
+    Args:
+        report: the report about an image or a source tree.
+        image: the image; findings in its base layers are the platform's. None for a source tree.
+    """
+    for result in results(report):
+        for item in _list(result, "Vulnerabilities"):
+            package = _get(item, "PkgName", str)
+            yield Finding(
+                kind="vulnerability",
+                id=_get(item, "VulnerabilityID", str),
+                severity=_severity(item),
+                title=_title(item, "Title"),
+                where=_text(item, "PkgPath") or _short(_text(result, "Target"), image),
+                package=package,
+                installed=_text(item, "InstalledVersion"),
+                fixed=_text(item, "FixedVersion"),
+                owner=_owner(item, image),
+            )
+
+
+def secrets(report: Report, image: Image | None) -> Iterator[Finding]:
+    """Yield the secrets in a report: where and of what kind, never any of their text."""
+    for result in results(report):
+        for item in _list(result, "Secrets"):
+            yield Finding(
+                kind="secret",
+                id=_get(item, "RuleID", str),
+                severity=_severity(item),
+                title=_title(item, "Title"),
+                where=f"{_short(_text(result, 'Target'), image)}:{_get(item, 'StartLine', int)}",
+                owner=_owner(item, image),
+            )
+
+
+def misconfigurations(report: Report, names: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what is wrong with manifests.
+
+    Args:
+        report: the report.
+        names: the object (`Kind/name`) in each scanned file.
+    """
+    for result in results(report):
+        target = _text(result, "Target")
+        for item in _list(result, "Misconfigurations"):
+            if _get(item, "Status", str) != "FAIL":
+                continue
+            yield Finding(
+                kind="misconfiguration",
+                id=rule_id(_get(item, "ID", str)),
+                severity=_severity(item),
+                title=_title(item, "Title"),
+                where=names.get(target, target),
+                owner="workload",
+            )
+
+
+def rule_id(text: str) -> str:
+    """Return a rule's id in one form: the scanner has called the same rule KSV014, AVD-KSV-0014 and KSV-0014."""
+    match = _RULE.fullmatch(text)
+    return f"{match[1]}-{int(match[2]):04d}" if match else text
+
+
+def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings without repetition, in one order, whatever the order of the reports."""
+    unique = {finding.canonical(): finding for finding in findings}
+    return tuple(unique[key] for key in sorted(unique))
+
+
+def without_copies(in_image: Iterable[Finding], in_source: tuple[Finding, ...], folder: str) -> Iterator[Finding]:
+    """Yield an image's findings that the source tree does not show already.
+
+    Args:
+        in_image: secrets in the image.
+        in_source: secrets in the source tree.
+        folder: where the tree is in the image, with slashes at both ends.
+    """
+    known = {(finding.id, f"{folder}{finding.where}") for finding in in_source}
+    for finding in in_image:
+        if (finding.id, f"/{finding.where.lstrip('/')}") not in known:
+            yield finding
+
+
+def normal(purl: str) -> str:
+    """Return a package URL without what does not name the package; a Python name in its normal form."""
+    parsed = PackageURL.from_string(purl)
+    name = canonicalize_name(parsed.name) if parsed.type == "pypi" else parsed.name
+    return PackageURL(parsed.type, parsed.namespace, name, parsed.version).to_string()
+
+
+def _purl(package: Mapping[str, Any]) -> str:
+    text = _text(package.get("Identifier") or {}, "PURL")
+    return normal(text) if text else ""
+
+
+def _owner(item: Mapping[str, Any], image: Image | None) -> Owner:
+    layer = item.get("Layer")
+    if image is None or not isinstance(layer, dict):
+        return "workload"
+    base = {known.diff_id for known in image.layers if known.kind == "base"}
+    return "platform" if layer.get("DiffID") in base else "workload"
+
+
+def _short(target: str, image: Image | None) -> str:
+    """Return a target without the registry's address, which differs from zone to zone."""
+    if image is not None and image.digest in target:
+        return image.repository if "(" in target or target.endswith(image.digest) else target
+    return target
+
+
+def _severity(item: Mapping[str, Any]) -> Severity:
+    text = _get(item, "Severity", str)
+    _need(text in Severity.__members__, f"the severity {text[:20]!r} is not known")
+    return Severity(text)
+
+
+def _title(item: Mapping[str, Any], key: str) -> str:
+    return "".join(letter for letter in _text(item, key) if letter.isprintable())[:_TITLE]
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    value = item.get(key, "")
+    return value if isinstance(value, str) else ""
+
+
+def _list(result: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    value = result.get(key) or []
+    _need(isinstance(value, list) and all(isinstance(item, dict) for item in value), f"{key} is not a list of objects")
+    return list(value)
+
+
+def _get(item: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    value = item.get(key)
+    if not isinstance(value, kind):
+        raise PermanentError(f"The scanner's report cannot be read: {key} is missing.", where="trivy")
+    return value
+
+
+def _need(condition: bool, why: str) -> None:  # noqa: FBT001
+    if not condition:
+        raise PermanentError(
+            f"The scanner's report cannot be used: {why}.",
+            where="trivy",
+            remedy="See sekisho doctor on the build zone.",
+        )

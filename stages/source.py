@@ -1,0 +1,270 @@
+"""The source stage: one commit of a bare repository, as a Revision and as files.
+
+The receiver owns the repositories, a developer owns what is in them. So git is run without any configuration but
+the repository's own, without hooks, filters, transports or replace objects, and the files are written from git's
+objects by this module: no checkout, no attributes, no smudge filter ever runs. Formats: git-ls-tree(1),
+git-cat-file(1), git-lfs specification `docs/spec.md`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from sekisho.errors import PermanentError, Refusal, TemporaryError
+from sekisho.model import COMMIT_PATTERN, Revision
+from stages.trees import Limits, check_links, check_name, check_prefixes
+
+_COMMIT = re.compile(COMMIT_PATTERN)
+_LFS = b"version https://git-lfs.github.com/spec/"
+_LFS_SIZE = 1024
+_CHUNK = 1 << 20
+_SECONDS = 120
+_REGULAR = {"100644": 0o644, "100664": 0o644, "100755": 0o755}
+_LINK = "120000"
+_SUBMODULE = "160000"
+_LATEST = 1 << 40
+
+
+@dataclass(frozen=True)
+class _Entry:
+    mode: str
+    blob: str
+    size: int
+    path: str
+
+
+def revision(repository: Path, app: str, commit: str, branch: str, *, path: str = ".") -> Revision:
+    """Return the Revision of a commit.
+
+    Args:
+        repository: a bare git repository.
+        app: name of the workload.
+        commit: full commit id, 40 hexadecimal digits; a branch name is not one.
+        branch: the branch it was pushed to; kept for people, never trusted.
+        path: folder of the workload inside the repository.
+
+    Raises:
+        Refusal: no such commit, or its author or time is absurd.
+    """
+    _check_commit(repository, commit)
+    if path != ".":
+        check_name(path, where=app)
+    form = "--format=%T%x00%an <%ae>%x00%ct"
+    fields = _git(repository, "show", "-s", "--no-show-signature", "--encoding=UTF-8", form, commit)
+    tree, author, time = fields.decode("utf-8", "replace").rstrip("\n").split("\0")
+    if not time.isdigit() or int(time) > _LATEST:
+        raise Refusal(f"The commit's time {time[:40]!r} is absurd.", where=commit, remedy="Commit again.")
+    shown = "".join(letter for letter in author if letter.isprintable())[:200]
+    return Revision(app=app, commit=commit, tree=tree, branch=branch, author=shown, committed_at=int(time), path=path)
+
+
+def checkout(repository: Path, commit: str, target: Path, *, limits: Limits | None = None) -> Path:
+    """Write exactly the files of a commit into a new folder.
+
+    Args:
+        repository: a bare git repository.
+        commit: full commit id.
+        target: folder to make; it must not exist. After an error it does not exist either.
+        limits: how large the tree may be; the default is 50,000 files and 512 MiB.
+
+    Returns:
+        The target.
+
+    Raises:
+        Refusal: a submodule, an LFS pointer, a reserved name, a link that leads out, too large, no such commit.
+        PermanentError: the repository is damaged, or the target exists.
+    """
+    _check_commit(repository, commit)
+    bounds = limits or Limits()
+    entries: list[_Entry] = []
+    size = 0
+    with closing(_entries(repository, commit)) as listed:
+        for entry in listed:
+            entries.append(entry)
+            size += entry.size
+            # At each entry: a tree of a few hundred bytes can list more files than any memory holds.
+            bounds.check(len(entries), size, where=commit)
+    check_prefixes((entry.path for entry in entries), where=commit)
+    try:
+        target.mkdir(parents=True)
+    except FileExistsError as error:
+        raise PermanentError("The folder for the checkout exists already.", where=str(target)) from error
+    try:
+        _write(repository, commit, entries, target)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    return target
+
+
+def workload(tree: Path, revision: Revision) -> Path:
+    """Return the workload's folder inside a checkout.
+
+    Raises:
+        Refusal: there is no such folder, or a link stands in its place.
+    """
+    if revision.path == ".":
+        return tree
+    folder = tree
+    for part in check_name(revision.path, where=revision.app).split("/"):
+        folder = folder / part
+        if folder.is_symlink() or not folder.is_dir():
+            raise Refusal(
+                f"The commit has no folder {revision.path!r}.", where=revision.app, remedy="Correct the app's path."
+            )
+    return folder
+
+
+def _check_commit(repository: Path, commit: str) -> None:
+    if not _COMMIT.fullmatch(commit):
+        raise Refusal(f"{commit[:60]!r} is not a full commit id.", remedy="Give all 40 hexadecimal digits.")
+    if _git(repository, "cat-file", "-t", commit, missing=f"There is no commit {commit}.").strip() != b"commit":
+        raise Refusal(f"{commit} is not a commit.", where=repository.name, remedy="Name a commit.")
+
+
+def _entries(repository: Path, commit: str) -> Generator[_Entry, None, None]:
+    for line in _listing(repository, commit):
+        meta, _, name = line.partition(b"\t")
+        mode, kind, blob, size = meta.decode("ascii").split()
+        path = check_name(name.decode("utf-8", "surrogateescape"), where=commit)
+        if mode == _SUBMODULE or kind == "commit":
+            raise Refusal(
+                f"{path!r} is a submodule: the line builds what is in the commit, nothing else.",
+                where=commit,
+                remedy=f"Commit the files themselves: git rm --cached {path}; git add {path}.",
+            )
+        if mode != _LINK and mode not in _REGULAR:
+            raise Refusal(f"{path!r} has the unknown mode {mode}.", where=commit, remedy="Commit plain files.")
+        yield _Entry(mode, blob, int(size), path)
+
+
+def _listing(repository: Path, commit: str) -> Iterator[bytes]:
+    """Yield the lines of `git ls-tree` as they come; whoever stops asking ends it."""
+    command = _command(repository, "ls-tree", "-r", "-z", "-l", "--full-tree", commit)
+    with (
+        tempfile.TemporaryFile() as complaint,
+        subprocess.Popen(command, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=complaint) as process,
+    ):  # fmt: skip
+        assert process.stdout is not None  # noqa: S101  (PIPE above)
+        rest = b""
+        try:
+            while piece := os.read(process.stdout.fileno(), _CHUNK):
+                *lines, rest = (rest + piece).split(b"\0")
+                yield from lines
+        except BaseException:
+            process.kill()
+            raise
+        if process.wait() != 0:
+            complaint.seek(0)
+            said = complaint.read(_CHUNK).decode("utf-8", "replace").strip()[:300]
+            raise PermanentError(f"git failed: {said}", where=repository.name)
+
+
+def _write(repository: Path, commit: str, entries: Sequence[_Entry], target: Path) -> None:
+    links: dict[str, str] = {}
+    with tempfile.TemporaryFile() as wanted:
+        wanted.write("".join(f"{entry.blob}\n" for entry in entries).encode())
+        wanted.seek(0)
+        command = _command(repository, "cat-file", "--batch")
+        with subprocess.Popen(command, stdin=wanted, stdout=subprocess.PIPE, env=_environment()) as process:
+            assert process.stdout is not None  # noqa: S101  (PIPE above)
+            try:
+                for entry in entries:
+                    _write_one(process.stdout, entry, target, links, commit)
+            except BaseException:
+                process.kill()
+                raise
+    check_links(links, where=commit)
+    # Links come last: no file is ever written through one.
+    for path, to in links.items():
+        place = target / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(to)
+    for folder in (target, *(path for path in target.rglob("*") if path.is_dir() and not path.is_symlink())):
+        folder.chmod(0o755)  # whatever the umask: the sandbox's user reads it
+
+
+def _write_one(stream: IO[bytes], entry: _Entry, target: Path, links: dict[str, str], commit: str) -> None:
+    header = stream.readline().decode("ascii", "replace").split()
+    if header != [entry.blob, "blob", str(entry.size)]:
+        raise PermanentError(
+            f"The repository does not hold what its tree lists: {entry.path!r}.",
+            where=commit,
+            remedy="Run `git fsck` in the repository on the build zone.",
+        )
+    if entry.mode == _LINK:
+        links[entry.path] = _exactly(stream, entry.size).decode("utf-8", "surrogateescape")
+    else:
+        place = target / entry.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(os.open(place, flags, 0o600), "wb") as file:  # noqa: PTH123  (flags)
+            left = entry.size
+            while left:
+                piece = _exactly(stream, min(left, _CHUNK))
+                if left == entry.size and entry.size <= _LFS_SIZE and piece.startswith(_LFS):
+                    raise Refusal(
+                        f"{entry.path!r} is a Git LFS pointer: the file itself is not in the commit.",
+                        where=commit,
+                        remedy=f"Commit the file itself: git lfs untrack {entry.path!r}; git add {entry.path!r}.",
+                    )
+                file.write(piece)
+                left -= len(piece)
+            os.fchmod(file.fileno(), _REGULAR[entry.mode])
+    stream.read(1)
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise TemporaryError("git ended in the middle of a file.", remedy="Run the line again.")
+    return data
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+    }
+
+
+def _command(repository: Path, *arguments: str) -> list[str]:
+    place = repository.absolute()
+    settings = (f"safe.directory={place}", "protocol.allow=never", "core.hooksPath=/dev/null", "core.fsmonitor=false")
+    flags = [flag for setting in settings for flag in ("-c", setting)]
+    return ["git", "--no-pager", f"--git-dir={place}", *flags, *arguments]
+
+
+def _git(repository: Path, *arguments: str, missing: str = "") -> bytes:
+    try:
+        done = subprocess.run(
+            _command(repository, *arguments), env=_environment(), capture_output=True, check=False, timeout=_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TemporaryError("git did not answer in time.", where=repository.name, delay=5.0) from error
+    except OSError as error:
+        raise PermanentError(f"git cannot be run: {error}", remedy="Install git on the build zone.") from error
+    if done.returncode == 0:
+        return done.stdout
+    said = done.stderr.decode("utf-8", "replace").strip()[:300]
+    if missing:
+        raise Refusal(f"{missing} {said}", where=repository.name, remedy="Push the commit first.")
+    raise PermanentError(f"git failed: {said}", where=repository.name)

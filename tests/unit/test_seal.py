@@ -1,0 +1,161 @@
+"""Seal: from a PASSED verdict to one signed release, and nothing from anything else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sekisho.canonical import Digest, digest_of, digest_of_json, hex_of
+from sekisho.errors import PermanentError, Refusal, TemporaryError, VerificationError
+from sekisho.keys import TrustRoot
+from sekisho.model import Manifests, Reason, Result
+from sekisho.registry import Registry
+from sekisho.stage import run_stage
+from sekisho.statements import PROVENANCE, SBOM, SCAN, SUMMARY
+from stages.seal import SealStage
+
+NOW = 1_790_000_000
+
+
+def test_a_passed_verdict_becomes_a_release(line):
+    subject = line.seal_input("seal")
+    stage = line.seal_stage()
+    first, second = run_stage(stage, subject), run_stage(stage, subject)
+    release = first.value.release
+
+    assert (first.found, second.found) == (False, True)
+    assert (release.app, release.policy) == ("seal", subject.verdict.policy)
+    assert release.manifests == digest_of(subject.manifests)
+    assert [evidence.predicate_type for evidence in release.evidence] == [PROVENANCE, SCAN, SBOM]
+
+
+def test_the_image_carries_the_summary_for_cosign(line):
+    sealed = run_stage(line.seal_stage(), line.seal_input("seal-cosign")).value
+    image = sealed.release.image
+
+    assert SUMMARY in {
+        item.annotations["dev.sigstore.bundle.predicateType"]
+        for item in line.registry.referrers(image.repository, Digest(image.digest))
+    }
+    assert line.registry.resolve(image.repository, f"sha256-{hex_of(image.digest)}.sig") is not None
+
+
+@pytest.mark.parametrize("missing", [PROVENANCE, SCAN, SBOM])
+def test_without_all_evidence_nothing_is_sealed(line, missing):
+    app = {PROVENANCE: "no-prov", SCAN: "no-scan", SBOM: "no-sbom"}[missing]
+    with pytest.raises(Refusal, match=missing):
+        run_stage(line.seal_stage(), line.seal_input(app, without=missing))
+    assert line.registry.tags(f"releases/{app}") == ()
+
+
+def test_a_failed_verdict_seals_nothing(line):
+    subject = line.seal_input("seal-no")
+    failed = Reason(rule="r", stage="s", result="fail", message="m")
+    for change in (
+        {"result": Result.FAILED},
+        {"reasons": (failed,)},
+        {"app": "other"},
+        {"commit": "d" * 40},
+    ):
+        with pytest.raises(Refusal):
+            run_stage(line.seal_stage(), replace(subject, verdict=subject.verdict.model_copy(update=change)))
+    assert line.registry.tags("releases/seal-no") == ()
+
+
+def test_what_does_not_belong_together_is_not_sealed(line):
+    subject = line.seal_input("seal-mixed")
+    foreign = line.image("seal-foreign")
+    manifests = Manifests.parse(subject.manifests)
+    other_app = manifests.model_copy(update={"app": "other"})
+    for change, match in (
+        ({"image": foreign}, "not among the app's"),
+        ({"manifests": other_app.canonical()}, "another app"),
+        ({"manifests": subject.manifests + b"\n"}, "canonical"),
+        ({"manifests": b"no"}, "not a valid Manifests"),
+    ):
+        with pytest.raises(Refusal, match=match):
+            run_stage(line.seal_stage(), replace(subject, **change))
+    assert line.registry.tags("releases/seal-mixed") == ()
+
+
+def test_what_the_outer_zones_would_refuse_is_not_recorded(line):
+    subject = line.seal_input("seal-image")
+    manifests = subject.manifests.replace(subject.image.digest.encode(), digest_of(b"other").encode())
+
+    with pytest.raises(VerificationError, match="Rule reference"):
+        run_stage(line.seal_stage(), replace(subject, manifests=manifests))
+    assert not [tag for tag in line.registry.tags("releases/seal-image") if tag.startswith("sealed-")]
+    image = subject.image
+    assert line.registry.resolve(image.repository, f"sha256-{hex_of(image.digest)}.sig") is None
+
+
+def test_of_two_commits_with_one_image_each_has_its_own_provenance(line):
+    image = line.image("seal-two")
+    first = run_stage(line.seal_stage(), line.seal_input("seal-two", "a" * 40, image=image)).value
+    second = run_stage(line.seal_stage(), line.seal_input("seal-two", "b" * 40, image=image)).value
+
+    assert first.release.evidence[0] != second.release.evidence[0]
+    assert first.release.evidence[1:] == second.release.evidence[1:]
+
+
+def test_of_several_scans_the_newest_counts_with_its_own_sbom(line):
+    subject = line.seal_input("seal-rescan")
+    other = {"bomFormat": "CycloneDX", "version": 2}
+    bill = line.attest(subject.image, SBOM, change=other)
+    scan = line.attest(subject.image, SCAN, change={"sbom": digest_of_json(other)})
+    line.attest(subject.image, SBOM, change={"version": 3})
+
+    sealed = run_stage(line.seal_stage(), subject).value
+    assert [evidence.manifest for evidence in sealed.release.evidence[1:]] == [scan, bill]
+
+
+def test_an_interrupted_seal_is_taken_up(line, monkeypatch):
+    subject = line.seal_input("seal-again")
+    put_record = "stages.seal.put_record"
+
+    def broken(*_):
+        raise TemporaryError("The network broke off.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(put_record, broken)
+        with pytest.raises(TemporaryError):
+            run_stage(line.seal_stage(), subject)
+    assert line.seal_stage().find(subject) is None
+
+    later = SealStage(line.registry, line.trust, line.signers["verifier"], clock=lambda: NOW + 3600)
+    sealed = run_stage(later, subject).value
+    (only,) = line.registry.referrers("releases/seal-again", Digest(sealed.digest))
+    assert only.digest == sealed.summary
+
+
+def test_the_key_is_over_all_that_decides(line):
+    subject = line.seal_input("seal-key")
+    stage = line.seal_stage()
+    keys = {
+        stage.key(subject),
+        stage.key(replace(subject, manifests=b"{}")),
+        stage.key(replace(subject, verdict=subject.verdict.model_copy(update={"policy": digest_of(b"p")}))),
+        stage.key(replace(subject, revision=subject.revision.model_copy(update={"commit": "d" * 40}))),
+        stage.key(replace(subject, image=subject.image.model_copy(update={"digest": digest_of(b"i")}))),
+        SealStage(line.registry, line.trust, line.signers["verifier"], levels=("SLSA_BUILD_LEVEL_3",)).key(subject),
+        SealStage(line.registry, line.trust, line.signers["stranger"]).key(subject),
+    }
+    assert len(keys) == 7
+
+
+def test_only_the_verifier_seals(line):
+    with pytest.raises(PermanentError, match="verifier's key"):
+        SealStage(line.registry, line.trust, line.signers["builder"])
+    stranger = SealStage(line.registry, line.trust, line.signers["stranger"], clock=lambda: NOW)
+    with pytest.raises(VerificationError, match="not trusted as verifier"):
+        run_stage(stranger, line.seal_input("seal-stranger"))
+    nobody = SealStage(line.registry, TrustRoot(keys=()), line.signers["verifier"], clock=lambda: NOW)
+    with pytest.raises(Refusal):
+        run_stage(nobody, line.seal_input("seal-nobody"))
+
+
+def test_an_unreachable_registry_is_temporary(line):
+    stage = SealStage(Registry("http://127.0.0.1:1"), line.trust, line.signers["verifier"])
+    with pytest.raises(TemporaryError):
+        run_stage(stage, line.seal_input("seal-away"))

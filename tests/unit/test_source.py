@@ -1,0 +1,213 @@
+"""Checkouts of hostile commits, made with real git."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sekisho.errors import PermanentError, Refusal
+from stages import source
+from stages.trees import Limits, check_links, check_name, check_prefixes
+
+GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent",
+       "GIT_AUTHOR_NAME": "Ada\x1b[31m", "GIT_AUTHOR_EMAIL": "ada@example.com", "GIT_COMMITTER_NAME": "Ada",
+       "GIT_COMMITTER_EMAIL": "ada@example.com", "GIT_AUTHOR_DATE": "1760000000 +0000",
+       "GIT_COMMITTER_DATE": "1760000001 +0200"}  # fmt: skip
+
+
+class Repository:
+    """A bare repository whose trees are written entry by entry, also such as git itself would not write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        subprocess.run(["git", "init", "-q", "--bare", str(path)], env=GIT, check=True)
+
+    def git(self, *words: str, data: bytes = b"") -> str:
+        done = subprocess.run(
+            ["git", "-C", str(self.path), *words], input=data, env=GIT, check=True, capture_output=True
+        )
+        return done.stdout.decode().strip()
+
+    def blob(self, data: bytes) -> str:
+        return self.git("hash-object", "-w", "--stdin", data=data)
+
+    def tree(self, *entries: tuple[str, str, str]) -> str:
+        raw = b"".join(f"{mode} {name}\0".encode() + bytes.fromhex(sha) for mode, name, sha in entries)
+        return self.git("hash-object", "-w", "-t", "tree", "--stdin", "--literally", data=raw)
+
+    def commit(self, *entries: tuple[str, str, str]) -> str:
+        return self.git("commit-tree", "-m", "one", self.tree(*entries))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "app.git")
+
+
+def test_a_checkout_is_exactly_the_commit(repository: Repository, tmp_path: Path) -> None:
+    run = repository.blob(b"#!/bin/sh\n")
+    inner = repository.tree(("100644", "b.txt", repository.blob(b"b\n")), ("120000", "up", repository.blob(b"../run")))
+    commit = repository.commit(("40000", "a", inner), ("100644", "empty", repository.blob(b"")), ("100755", "run", run))
+    target = source.checkout(repository.path, commit, tmp_path / "out")
+    found = {str(path.relative_to(target)): path for path in target.rglob("*")}
+    assert sorted(found) == ["a", "a/b.txt", "a/up", "empty", "run"]
+    assert found["a/b.txt"].read_bytes() == b"b\n"
+    assert found["a/up"].readlink() == Path("../run")
+    assert [oct(found[name].stat().st_mode & 0o777) for name in ("a", "a/b.txt", "run")] == ["0o755", "0o644", "0o755"]
+
+
+def test_a_revision_says_who_and_when(repository: Repository) -> None:
+    commit = repository.commit(("100644", "a", repository.blob(b"a")))
+    revision = source.revision(repository.path, "thing", commit, "main")
+    assert revision.commit == commit
+    assert revision.tree == repository.git("rev-parse", f"{commit}^{{tree}}")
+    assert revision.committed_at == 1_760_000_001
+    assert revision.author == "Ada[31m <ada@example.com>"
+
+
+@pytest.mark.parametrize("name", ["..", ".git", ".GIT", "a\nb", "a\x1bb"])
+def test_a_name_that_leaves_or_lies_is_refused(repository: Repository, tmp_path: Path, name: str) -> None:
+    commit = repository.commit(("100644", name, repository.blob(b"x")))
+    with pytest.raises(Refusal):
+        source.checkout(repository.path, commit, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"a": "/etc/passwd"},
+        {"a": "../x"},
+        {"a": "b/../../x"},
+        {"d": "e", "b": "d/../.."},
+        {"a": "b", "b": "a"},
+    ],
+)
+def test_links_out_of_the_tree_are_refused(repository: Repository, tmp_path: Path, links: dict[str, str]) -> None:
+    entries = [("120000", name, repository.blob(target.encode())) for name, target in sorted(links.items())]
+    commit = repository.commit(*entries)
+    with pytest.raises(Refusal, match="link"):
+        source.checkout(repository.path, commit, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_links_that_leave_only_together() -> None:
+    check_links({"x/y": "..", "z": "x/y/a"})
+    with pytest.raises(Refusal, match="leads out"):
+        check_links({"x/y": "..", "z": "x/y/.."})
+
+
+def test_a_file_below_a_link_is_refused(repository: Repository, tmp_path: Path) -> None:
+    inner = repository.tree(("100644", "passwd", repository.blob(b"x")))
+    commit = repository.commit(("120000", "a", repository.blob(b"/etc")), ("40000", "a", inner))
+    with pytest.raises(Refusal, match=r"at once|absolute"):
+        source.checkout(repository.path, commit, tmp_path / "out")
+
+
+def test_submodules_and_lfs_pointers_are_refused(repository: Repository, tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="submodule"):
+        source.checkout(repository.path, repository.commit(("160000", "m", "1" * 40)), tmp_path / "one")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+    with pytest.raises(Refusal, match="LFS"):
+        source.checkout(repository.path, repository.commit(("100644", "p", repository.blob(pointer))), tmp_path / "two")
+
+
+def test_limits(repository: Repository, tmp_path: Path) -> None:
+    blob = repository.blob(b"0123456789")
+    commit = repository.commit(("100644", "a", blob), ("100644", "b", blob))
+    for limits in (Limits(files=1), Limits(size=19)):
+        with pytest.raises(Refusal, match="More than"):
+            source.checkout(repository.path, commit, tmp_path / "out", limits=limits)
+    assert source.checkout(repository.path, commit, tmp_path / "out", limits=Limits(files=2, size=20)).is_dir()
+
+
+def test_only_a_whole_commit_id_names_a_commit(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.commit(("100644", "a", repository.blob(b"a")))
+    repository.git("update-ref", "refs/heads/main", commit)
+    for name in ("main", "HEAD", commit[:12], "--all", "0" * 40, repository.git("rev-parse", f"{commit}^{{tree}}")):
+        with pytest.raises(Refusal):
+            source.checkout(repository.path, name, tmp_path / "out")
+
+
+def test_neither_filters_nor_replacements_of_the_repository_are_used(repository: Repository, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    repository.git("config", "filter.evil.smudge", f"touch {ran}")
+    attributes = repository.blob(b"* filter=evil ident export-ignore\n")
+    good, bad = repository.blob(b"good $Id$"), repository.blob(b"evil $Id$")
+    commit = repository.commit(("100644", ".gitattributes", attributes), ("100644", "a", good))
+    repository.git("replace", good, bad)
+    target = source.checkout(repository.path, commit, tmp_path / "out")
+    assert (target / "a").read_bytes() == b"good $Id$"
+    assert not ran.exists()
+
+
+def test_an_existing_folder_is_not_written_into(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.commit(("100644", "a", repository.blob(b"a")))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(PermanentError, match="exists"):
+        source.checkout(repository.path, commit, tmp_path / "out")
+    assert (tmp_path / "out" / "mine").exists()
+
+
+def test_a_path_through_a_link_is_no_workload(repository: Repository, tmp_path: Path) -> None:
+    inner = repository.tree(("100644", "a", repository.blob(b"a")))
+    commit = repository.commit(("120000", "alias", repository.blob(b"real")), ("40000", "real", inner))
+    target = source.checkout(repository.path, commit, tmp_path / "out")
+    real = source.revision(repository.path, "thing", commit, "main", path="real")
+    assert source.workload(target, real) == target / "real"
+    for path in ("alias", "gone", "real/a"):
+        with pytest.raises(Refusal):
+            source.workload(target, real.model_copy(update={"path": path}))
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_a_checked_name_never_leaves(name: str) -> None:
+    try:
+        check_name(name)
+    except Refusal:
+        return
+    parts = name.split("/")
+    assert all(part not in ("", ".", "..") for part in parts)
+
+
+PLACES = st.sampled_from(["a", "b", "a/c", "d/e", "d/f"])
+STEPS = st.lists(st.sampled_from(["a", "b", "c", "d", "e", "..", "."]), min_size=1, max_size=6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(PLACES, STEPS))
+def test_links_that_pass_stay_inside_for_the_kernel_too(links: dict[str, list[str]]) -> None:
+    targets = {path: "/".join(parts) for path, parts in links.items()}
+    try:
+        check_prefixes(targets)
+        check_links(targets)
+    except Refusal:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve() / "tree"
+        for path, target in targets.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).symlink_to(target)
+        for path in targets:
+            assert (root / path).resolve(strict=False).is_relative_to(root)
+
+
+def test_a_small_tree_that_lists_more_files_than_memory_holds_is_refused_at_once(
+    repository: Repository, tmp_path: Path
+) -> None:
+    names = [f"{number:02d}" for number in range(40)]
+    mode, sha = "100644", repository.blob(b"")
+    for _ in range(6):
+        # 40 to the power of 6 are 4 billion files in 6 trees.
+        mode, sha = "40000", repository.tree(*((mode, name, sha) for name in names))
+    commit = repository.git("commit-tree", "-m", "bomb", sha)
+    with pytest.raises(Refusal, match="More than 50000 files"):
+        source.checkout(repository.path, commit, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
