@@ -1,0 +1,55 @@
+"""Where ops is, and what a digest's beginning stands for."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from sekisho.clients import OpsClient
+from sekisho.errors import Refusal, UsageError
+from sekisho.zones import Port, Zone, address
+
+_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
+_FULL = 64
+
+
+def ops() -> OpsClient:
+    """Return a client of ops: SEKISHO_OPS, else ops of this machine."""
+    return OpsClient(os.environ.get("SEKISHO_OPS") or f"http://{address(Zone.OPS)}:{Port.OPS}")
+
+
+def digest_prefix(text: str, what: str) -> str:
+    """Return `sha256:` and the digits that were given.
+
+    Raises:
+        UsageError: it is no digest and no beginning of one.
+    """
+    found = _PREFIX.fullmatch(text.strip().lower())
+    if found is None:
+        raise UsageError(
+            f"{text[:80]!r} is not the digest of a {what}.",
+            remedy="Give sha256:<64 hexadecimal digits>, or at least the first 6 digits.",
+        )
+    return f"sha256:{found[1]}"
+
+
+def is_full(digest: str) -> bool:
+    """Return whether a digest is whole."""
+    return len(digest.removeprefix("sha256:")) == _FULL
+
+
+def only(candidates: list[str], prefix: str, what: str) -> str:
+    """Return the one digest that begins with `prefix`.
+
+    Raises:
+        Refusal: there is none, or more than one.
+    """
+    found = sorted({digest for digest in candidates if digest.startswith(prefix)})
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise Refusal(f"No {what} begins with {prefix}.", where="ops", remedy=f"List them: sekisho {_LISTS[what]}.")
+    raise Refusal(f"{len(found)} {what}s begin with {prefix}.", where=", ".join(found[:5]), remedy="Give more digits.")
+
+
+_LISTS = {"release": "releases", "plan": "plan APP --zone ZONE"}

@@ -1,0 +1,87 @@
+"""What a fresh zone's registry is filled with: the standard images, and the sample advisory database.
+
+Both talk to the registry's writable face, which listens inside the zone's namespace only: the thread that pushes has
+entered it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable
+from functools import partial
+
+from sekisho.canonical import digest_of_file
+from sekisho.embedded import netns
+from sekisho.embedded.content import IMAGES_LOCK
+from sekisho.embedded.steps import Step
+from sekisho.errors import TemporaryError
+from sekisho.zones import Port, Zone, ZoneHome, home
+
+_ADVISORIES = "mirror/trivy-db"
+_SAMPLE = "sample-advisories.yaml"
+_OK = 200
+_WRITABLE = f"http://127.0.0.1:{Port.REGISTRY_WRITE}"
+
+
+def seed_steps(zone: Zone) -> list[Step]:
+    """Return the steps that fill a zone's registry; the line starts without them, and says what it lacks."""
+
+    def step(name: str, action: Callable[[Zone], None]) -> Step:
+        return Step(str(zone), name, ("registry",), action=partial(action, zone), essential=False)
+
+    steps = []
+    if (home() / "images" / IMAGES_LOCK).is_file():
+        steps.append(step("standard-images", push_images))
+    if (ZoneHome(zone).policies / _SAMPLE).is_file():
+        steps.append(step("advisories", push_advisories))
+    return steps
+
+
+def push_images(zone: Zone) -> None:
+    """Push every built standard image, once for each state of the lock."""
+    mark = ZoneHome(zone).root / "registry" / "standard-images"
+    wanted = digest_of_file(home() / "images" / IMAGES_LOCK)
+    if mark.exists() and mark.read_text(encoding="ascii") == wanted:
+        return
+    netns.call_in(netns.namespace(zone), _push_all_images)
+    mark.write_text(wanted, encoding="ascii")
+
+
+def _push_all_images() -> None:
+    from sekisho.images import push_layout  # noqa: PLC0415 -- only a first start pays for the import
+    from sekisho.images.layout import lock_path  # noqa: PLC0415
+    from sekisho.registry import Registry  # noqa: PLC0415
+    from sekisho.standard import load_lock  # noqa: PLC0415
+
+    registry = Registry(_WRITABLE)
+    for name in sorted(load_lock(lock_path()).images):
+        push_layout(registry, name)
+
+
+def push_advisories(zone: Zone) -> None:
+    """Push the sample advisory database where there is none: one that somebody mirrored is better and stays."""
+    if _tags(zone, _ADVISORIES):
+        return
+
+    def push() -> None:
+        from sekisho.advisories import push_database  # noqa: PLC0415
+        from sekisho.registry import Registry  # noqa: PLC0415
+
+        push_database(Registry(_WRITABLE), ZoneHome(zone).policies / _SAMPLE)
+
+    netns.call_in(netns.namespace(zone), push)
+
+
+def _tags(zone: Zone, repository: str) -> list[str]:
+    connection = http.client.HTTPConnection("127.0.0.1", Port.REGISTRY_WRITE, timeout=5)
+    try:
+        connection.sock = netns.connect(zone, "127.0.0.1", Port.REGISTRY_WRITE)
+        connection.request("GET", f"/v2/{repository}/tags/list")
+        answer = connection.getresponse()
+        content = answer.read(1 << 20)
+    except (OSError, http.client.HTTPException) as error:
+        raise TemporaryError(f"The registry does not answer: {error}", where=f"{zone}: {_WRITABLE}") from error
+    finally:
+        connection.close()
+    return list(json.loads(content).get("tags") or []) if answer.status == _OK else []
