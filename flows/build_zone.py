@@ -1,0 +1,230 @@
+"""The build zone's process: takes pushes, runs the inner loop, serves the feed and the developers' pages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path as FilePath
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+
+from flows.commits import verdict_of
+from flows.context import Gatekeeper, gatekeeper
+from flows.glue import forever
+from flows.inner import inner_loop
+from sekisho.errors import Refusal, SekishoError
+from sekisho.feed import CommitRecord, create_feed_app
+from sekisho.model import COMMIT_PATTERN, NAME_PATTERN, Document, Result
+from sekisho.receipts import verify_receipt
+from sekisho.verdict_text import clean
+from sekisho.web import create_app
+
+_LOG = logging.getLogger(__name__)
+_QUEUE_POLL = 0.2
+_AT_ONCE = 2
+_AGAIN_SECONDS = 30.0
+_FOLLOW_SECONDS = 900.0
+_SAID = 500
+
+App = Annotated[str, Path(pattern=NAME_PATTERN)]
+Commit = Annotated[str, Path(pattern=COMMIT_PATTERN)]
+
+
+class Push(Document):
+    """One pushed branch, as the receiver's hook tells it."""
+
+    app: str = Field(pattern=NAME_PATTERN)
+    commit: str = Field(pattern=COMMIT_PATTERN)
+    branch: str = Field(max_length=255)
+    pushed_by: str = Field(default="", max_length=63)
+
+
+class BuildZone:
+    """The build zone's loops and routes."""
+
+    def __init__(self) -> None:
+        self.gate: Gatekeeper = gatekeeper()
+        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._judging: dict[tuple[str, str], Push] = {}
+        self._last: dict[tuple[str, str], str] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._apps: dict[str, asyncio.Lock] = {}
+        self._wake = asyncio.Event()
+
+    def api(self) -> FastAPI:
+        """Return the zone's own API: loopback, for the receiver's hook."""
+        app = create_app("Sekisho build zone")
+
+        @app.get("/healthz")
+        async def healthz() -> dict[str, Any]:
+            return {"ok": True, "zone": "build", "running": len(self._running)}
+
+        @app.post("/pushes", status_code=202)
+        async def pushed(push: Push) -> dict[str, Any]:
+            self.take(push)
+            return {"app": push.app, "commit": push.commit}
+
+        @app.get("/pushes/{app_name}/{commit}/events")
+        async def events(app_name: App, commit: Commit) -> StreamingResponse:
+            return StreamingResponse(self._stream(app_name, commit), media_type="application/x-ndjson")
+
+        return app
+
+    def feed(self) -> FastAPI:
+        """Return the feed that outer zones and ops pull, and the page of the developers' commits."""
+        gate = self.gate
+        return create_feed_app(
+            gate.feed,
+            gate.bundle,
+            commits=gate.commits,
+            progress=gate.progress,
+            verify=lambda data: verify_receipt(data, gate.trust),
+            title="Sekisho build feed",
+        )
+
+    def loops(self) -> list[Any]:
+        """Return what the process does besides answering."""
+        return [forever("queue", self._turn, pause=0.0), asyncio.to_thread(self._sweep)]
+
+    def _sweep(self) -> None:
+        try:
+            self.gate.build.sweep()
+        except SekishoError as error:
+            _LOG.warning("The sandbox was not swept: %s", error)
+
+    def resume(self) -> None:
+        """Take up what has no verdict, and what was refused under policies that are no longer in force.
+
+        A push of a commit that is there already runs no hook, so nobody else would ask again.
+        """
+        again = [
+            record for record in self.gate.commits.newest() if record.state == "failed" and self.gate.stale(record)
+        ]
+        for record in (*self.gate.commits.open_commits(), *again):
+            _LOG.warning("Taking up %s %s again.", record.app, record.commit)
+            push = Push(app=record.app, commit=record.commit, branch=record.branch, pushed_by=record.pushed_by)
+            self.take(push)
+
+    def take(self, push: Push) -> bool:
+        """Start judging a push, unless that is going on; a commit that has its verdict tells it again.
+
+        Returns:
+            False when it must be asked for again: the commit is being judged for a branch that is not released, and
+            this push is to one that is.
+        """
+        key = (push.app, push.commit)
+        if key in self._running:
+            return not self.gate.limits.releases(push.branch) or self.gate.limits.releases(self._judging[key].branch)
+        known = self.gate.commits.commit(*key)
+        released = self.gate.limits.releases(push.branch)
+        # The same commit on a release branch later than on a topic branch is judged once more: now it is released.
+        settled = known is not None and known.verdict is not None and (known.release or not released)
+        if settled and known is not None and not self.gate.stale(known):
+            return True
+        self.gate.events.begin(*key)
+        self._put(push, "queued")
+        self._last[push.app, push.branch] = push.commit
+        self._judging[key] = push
+        job = asyncio.create_task(self._judge(push))
+        self._running[key] = job
+        job.add_done_callback(lambda done: self._judged(key, done))
+        return True
+
+    def _judged(self, key: tuple[str, str], job: asyncio.Task[None]) -> None:
+        self._running.pop(key, None)
+        self._judging.pop(key, None)
+        if not job.cancelled() and job.exception() is not None:
+            _LOG.error("%s %s is not judged any more.", *key, exc_info=job.exception())
+
+    async def _turn(self) -> None:
+        for path in in_order(self.gate.queue):
+            try:
+                push = Push.parse(path.read_bytes(), where=str(path))
+            except FileNotFoundError:
+                continue
+            except Refusal as refusal:
+                _LOG.error("A queue file is not a push and is set aside: %s", refusal)
+                path.rename(path.with_suffix(".refused"))
+                continue
+            if self.take(push):
+                # The commit's record stands now, so the queue's copy has done its work.
+                path.unlink(missing_ok=True)
+        await asyncio.sleep(_QUEUE_POLL)
+
+    async def _judge(self, push: Push) -> None:
+        while True:
+            # One app's commits are judged in the order they came: the newest release is the last one in the feed.
+            async with self._apps.setdefault(push.app, asyncio.Lock()), self._slots:
+                if await self._judge_once(push):
+                    return
+            # Outside of both: a commit that the line stumbles over keeps neither its app nor the others waiting.
+            await asyncio.sleep(_AGAIN_SECONDS)
+            if self._last.get((push.app, push.branch)) != push.commit:
+                _LOG.warning("%s %s is not tried again: a newer commit took its place.", push.app, push.commit)
+                return
+
+    async def _judge_once(self, push: Push) -> bool:
+        try:
+            self._put(push, "running")
+            await inner_loop(push.app, push.commit, push.branch, push.pushed_by)
+            verdict = verdict_of(self.gate.events.read(push.app, push.commit))
+            if verdict is None:
+                raise SekishoError("The line ended without a verdict.", where=f"{push.app} {push.commit}")  # noqa: TRY301
+            self._put(push, "passed" if verdict.result is Result.PASSED else "failed")
+        except Exception as error:  # noqa: BLE001  whatever it is, it is a fault and no verdict
+            _LOG.exception("The line has a fault; %s %s is judged again.", push.app, push.commit)
+            self._fault(push, error)
+            return False
+        return True
+
+    def _fault(self, push: Push, error: Exception) -> None:
+        said = clean(str(error))[:_SAID]
+        text = [
+            f"The line itself has a fault, which is neither a yes nor a no: {said}",
+            f"The commit is stored and judged again every {_AGAIN_SECONDS:.0f} s; you need not push again.",
+        ]
+        event = {"stage": "line", "state": "failed", "message": said, "text": text}
+        try:
+            self._put(push, "error")
+            self.gate.events.write(push.app, push.commit, event)
+        except (OSError, SekishoError) as trouble:
+            _LOG.error("The fault cannot be told: %s", trouble)
+
+    def _put(self, push: Push, state: Any) -> None:
+        known = self.gate.commits.commit(push.app, push.commit)
+        events = self.gate.events.read(push.app, push.commit)
+        release = next((event["release"] for event in reversed(events) if event.get("release")), "")
+        self.gate.commits.put(
+            CommitRecord(
+                app=push.app,
+                commit=push.commit,
+                branch=push.branch,
+                pushed_by=push.pushed_by,
+                # Pushed to another branch is pushed anew.
+                at=known.at if known and known.branch == push.branch else int(time.time()),
+                state=state,
+                release=release,
+                verdict=verdict_of(events),
+            )
+        )
+
+    async def _stream(self, app: str, commit: str) -> AsyncIterator[bytes]:
+        async for event in self.gate.events.follow(app, commit, seconds=_FOLLOW_SECONDS):
+            yield (json.dumps(event) + "\n" if event else "\n").encode()
+
+
+def in_order(queue: FilePath) -> list[FilePath]:
+    """Return the queue's entries, the oldest push first: their names begin with the app and say nothing of time."""
+    found = []
+    for path in queue.glob("*.json"):
+        try:
+            found.append((path.stat().st_mtime_ns, path.name, path))
+        except FileNotFoundError:
+            continue
+    return [path for *_, path in sorted(found)]

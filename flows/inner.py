@@ -1,0 +1,215 @@
+"""The inner loop: one pushed commit becomes a verdict, and when it passes, a sealed release in the feed.
+
+Developers read along: every stage tells the event log when it starts and how it ended. A stage's refusal does not end
+the run; what can still be judged is judged, so that a push shows all its problems at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.context import Gatekeeper, gatekeeper
+from flows.glue import alive, in_markdown, leave_artifact, step
+from sekisho.errors import Refusal, SekishoError
+from sekisho.model import Image, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
+from sekisho.stage import Outcome, run_stage
+from sekisho.verdict_text import verdict_lines
+from stages.build import BuildInput
+from stages.judge import JudgeInput, reasons_of
+from stages.render import render
+from stages.scan import ScanInput
+from stages.seal import SealInput
+from stages.source import checkout, revision
+
+T = TypeVar("T")
+
+_SHORT = 12
+_UNBUILT = "sha256:" + "0" * 64
+
+
+@dataclass
+class _Told:
+    """What a run told so far: the problems, and where the time went."""
+
+    gate: Gatekeeper
+    app: str
+    commit: str
+    problems: list[Reason] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        return f"{self.app} {self.commit[:_SHORT]}"
+
+    def event(self, stage: str, state: str, message: str = "", **more: Any) -> None:
+        self.gate.events.write(self.app, self.commit, {"stage": stage, "state": state, "message": message, **more})
+
+    async def stage(self, name: str, call: Callable[[], Outcome[T]], say: Callable[[T], str]) -> T | None:
+        """Run a stage; None when it refused, and then the reason stands among the problems."""
+        self.event(name, "start")
+        start = time.monotonic()
+        try:
+            outcome = await step(name, self.subject, call)
+        except Refusal as refusal:
+            self.refused(name, refusal, time.monotonic() - start)
+            return None
+        except SekishoError as error:
+            self.event(name, "failed", str(error), seconds=round(time.monotonic() - start, 3))
+            raise
+        self.seconds[name] = outcome.seconds
+        known = " (known)" if outcome.found else ""
+        self.event(name, "done", say(outcome.value) + known, seconds=round(outcome.seconds, 3))
+        return outcome.value
+
+    def refused(self, stage: str, refusal: Refusal, seconds: float) -> None:
+        found = reasons_of(refusal, stage)
+        self.problems += found
+        self.seconds[stage] = seconds
+        reasons = [reason.model_dump(mode="json") for reason in found]
+        self.event(stage, "refused", refusal.what, seconds=round(seconds, 3), reasons=reasons)
+
+
+def _run_name() -> str:
+    parameters = flow_run.parameters
+    return f"{parameters['app']} {parameters['commit'][:_SHORT]} in build"
+
+
+@flow(name="inner-loop", flow_run_name=_run_name, persist_result=False, validate_parameters=True)
+async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str = "") -> State[Any]:
+    """Judge one pushed commit; seal it when it passes and its branch is released.
+
+    Args:
+        app: the workload repository's name.
+        commit: full commit hash.
+        branch: the branch that was pushed.
+        pushed_by: who pushed, for people.
+    """
+    start = time.monotonic()
+    gate = gatekeeper()
+    told = _Told(gate, app, commit)
+    gate.events.begin(app, commit)
+    told.event("source", "queued", f"{branch} by {pushed_by or 'unknown'}")
+    with alive(), gate.checkout_folder(commit) as folder:
+        verdict, sealed = await _judge(told, branch, folder)
+    engine = time.monotonic() - start - sum(told.seconds.values())
+    await leave_artifact(
+        f"{app}-{commit[:_SHORT]}-verdict", _markdown(verdict, told, sealed, engine), f"Verdict on {told.subject}"
+    )
+    told.event(
+        "verdict",
+        "done" if verdict.result is Result.PASSED else "refused",
+        verdict=verdict.model_dump(mode="json"),
+        release=sealed.digest if sealed else "",
+        text=[*verdict_lines(verdict), *_after(verdict, sealed, branch)],
+        seconds=round(time.monotonic() - start, 3),
+        engine_seconds=round(engine, 3),
+    )
+    said = "Sealed" if sealed else verdict.result.title()
+    return Completed(name=said, message=f"{told.subject}: {verdict.result}")
+
+
+async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, SealedRelease | None]:
+    gate, app, commit = told.gate, told.app, told.commit
+    revision = await told.stage(
+        "source",
+        lambda: _timed(lambda: _fetch(gate, app, commit, branch, folder)),
+        lambda found: f"{found.commit[:_SHORT]} by {found.author}",
+    )
+    image: Image | None = None
+    manifests: Manifests | None = None
+    scan: Scan | None = None
+    if revision is not None:
+        image = await told.stage(
+            "build",
+            lambda: run_stage(gate.build, BuildInput(revision=revision, tree=folder)),
+            lambda built: f"{built.language} on {built.base}, {built.digest}",
+        )
+        reference = image.reference if image else f"registry.sekisho.internal/apps/{app}@{_UNBUILT}"
+        manifests = await told.stage(
+            "render",
+            lambda: _timed(lambda: _render(folder, app, reference)),
+            lambda rendered: f"{len(rendered.objects)} objects, {rendered.identity()}",
+        )
+    if revision is not None and image is not None and manifests is not None:
+        scan = await told.stage(
+            "scan",
+            lambda: run_stage(gate.scan, ScanInput(revision=revision, image=image, tree=folder, manifests=manifests)),
+            lambda seen: (
+                f"{seen.coverage.os_packages + seen.coverage.language_packages} packages, "
+                f"{len(seen.findings)} findings ({seen.database.kind} advisories)"
+            ),
+        )
+    subject = JudgeInput(
+        app=app, commit=commit, image=image, manifests=manifests, scan=scan, problems=tuple(told.problems)
+    )
+    verdict = await told.stage(
+        "judge", lambda: run_stage(gate.judge, subject), lambda word: f"{word.result}, {len(word.reasons)} rules"
+    )
+    if verdict is None:
+        raise SekishoError("The judge refused to judge.", where=told.subject, remedy="See the build zone's log.")
+    if verdict.result is not Result.PASSED or not gate.limits.releases(branch):
+        return verdict, None
+    if revision is None or image is None or manifests is None:
+        raise SekishoError("A verdict passed without all of its evidence.", where=told.subject)
+    seal = SealInput(revision=revision, image=image, manifests=manifests.canonical(), verdict=verdict)
+    sealed = await told.stage("seal", lambda: run_stage(gate.seal, seal), lambda made: f"release {made.digest}")
+    if sealed is None:
+        raise SekishoError("The sealed release is missing.", where=told.subject)
+    gate.feed.append(app=app, release=sealed.digest, summary=sealed.summary, commit=commit)
+    return verdict, sealed
+
+
+def _timed(call: Callable[[], T]) -> Outcome[T]:
+    start = time.monotonic()
+    value = call()
+    return Outcome(value, found=False, seconds=time.monotonic() - start)
+
+
+def _fetch(gate: Gatekeeper, app: str, commit: str, branch: str, folder: Path) -> Revision:
+    repository = gate.home.git / f"{app}.git"
+    found = revision(repository, app, commit, branch)
+    checkout(repository, commit, folder)
+    return found
+
+
+def _render(folder: Path, app: str, image: str) -> Manifests:
+    score = folder / "score.yaml"
+    if not score.is_file() or score.is_symlink():
+        raise Refusal(
+            "The commit has no score.yaml.",
+            where="score.yaml",
+            remedy="Add one that says what your workload is and needs; docs/getting-started.md has one to copy.",
+        )
+    return render(score.read_bytes(), app=app, image=image)
+
+
+def _after(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
+    if sealed is not None:
+        return [f"Release {sealed.digest}", "The outer loop takes it from here: staging pulls it now."]
+    if verdict.result is Result.PASSED:
+        return [f"Not released: {branch} is not a release branch."]
+    return ["Nothing was released. The commit is stored; push a new one."]
+
+
+def _markdown(verdict: Verdict, told: _Told, sealed: SealedRelease | None, engine: float) -> str:
+    lines = [f"# {told.subject}: {verdict.result}", ""]
+    lines += [f"- {in_markdown(line)}" for line in verdict.notes]
+    lines += ["", "| rule | result | message | remedy |", "|---|---|---|---|"]
+    for reason in verdict.reasons:
+        cells = (reason.rule, reason.result, reason.message, reason.remedy)
+        lines.append("| " + " | ".join(map(in_markdown, cells)) + " |")
+    lines += ["", "| stage | own seconds |", "|---|---|"]
+    lines += [f"| {stage} | {seconds:.3f} |" for stage, seconds in told.seconds.items()]
+    lines += [f"| engine | {engine:.3f} |", ""]
+    if sealed is not None:
+        lines += [f"Release `{sealed.digest}`", f"Image `{sealed.release.image.reference}`"]
+    return "\n".join(lines)

@@ -1,0 +1,228 @@
+"""The build zone's loops without an engine: no push is lost, none keeps the others waiting, the newest comes last."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows import build_zone
+from flows.build_zone import BuildZone, Push, in_order
+from flows.commits import CommitBook
+from flows.events import EventLog
+from sekisho.canonical import digest_of
+from sekisho.feed import CommitRecord
+from sekisho.model import Result, Verdict
+
+POLICY = digest_of(b"policy")
+
+
+def commit(number: int) -> str:
+    return f"{number:040x}"
+
+
+async def until(look: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not look():  # noqa: ASYNC110  what is waited for is in files
+            await asyncio.sleep(0)
+
+
+class Line:
+    """A build zone whose stages are played."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        events = EventLog(folder / "events")
+        self.commits = CommitBook(folder / "commits", events)
+        self.events = events
+        self.queue = folder / "queue"
+        self.queue.mkdir()
+        self.limits = SimpleNamespace(releases=lambda branch: branch == "main")
+        self.judged: list[tuple[str, str, str]] = []
+        self.faults: set[str] = set()
+        self.mute: set[str] = set()
+        self.gates: dict[str, asyncio.Event] = {}
+        monkeypatch.setattr(build_zone, "gatekeeper", lambda: self)
+        monkeypatch.setattr(build_zone, "inner_loop", self.inner_loop)
+        monkeypatch.setattr(build_zone, "_AGAIN_SECONDS", 0.01)
+        monkeypatch.setattr(build_zone, "_QUEUE_POLL", 0.0)
+        self.zone = BuildZone()
+
+    def stale(self, record: CommitRecord) -> bool:
+        return record.verdict is None or record.verdict.policy != POLICY
+
+    async def inner_loop(self, app: str, commit: str, branch: str, _: str) -> None:
+        self.judged.append((app, commit, branch))
+        if commit in self.gates:
+            await self.gates[commit].wait()
+        if commit in self.faults:
+            raise RuntimeError("a stage stumbles")
+        if commit in self.mute:
+            return
+        verdict = Verdict(app=app, commit=commit, result=Result.PASSED, policy=POLICY, reasons=())
+        release = digest_of(commit.encode()) if branch == "main" else ""
+        self.events.write(app, commit, {"verdict": verdict.model_dump(mode="json"), "release": release})
+
+    def push(self, number: int, *, app: str = "shop", branch: str = "main") -> Push:
+        return Push(app=app, commit=commit(number), branch=branch)
+
+    def queued(self, push: Push, *, at: int) -> Path:
+        path = self.queue / f"{push.app}-{push.commit}.json"
+        path.write_text(json.dumps(push.model_dump()))
+        os.utime(path, (at, at))
+        return path
+
+    def state(self, number: int, *, app: str = "shop") -> str:
+        record = self.commits.commit(app, commit(number))
+        return record.state if record else ""
+
+    async def settled(self) -> None:
+        await until(lambda: not self.zone._running)
+
+
+@pytest.fixture
+def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
+    return Line(tmp_path, monkeypatch)
+
+
+def test_the_queue_is_taken_in_the_order_of_the_pushes(line: Line) -> None:
+    # Their names, which begin with the commit's hash, sort the other way round.
+    for number, at in ((9, 10), (5, 20), (1, 30)):
+        line.queued(line.push(number), at=at)
+    (line.queue / "later.intent").touch()
+    assert [path.name[5:-5] for path in in_order(line.queue)] == [commit(9), commit(5), commit(1)]
+
+    async def run() -> None:
+        await line.zone._turn()
+        await line.settled()
+
+    asyncio.run(run())
+    assert [judged[1] for judged in line.judged] == [commit(9), commit(5), commit(1)]
+    assert not list(line.queue.glob("*.json"))
+
+
+def test_a_commit_that_is_judged_for_a_topic_is_judged_for_the_release_branch_too(line: Line) -> None:
+    async def run() -> None:
+        line.gates[commit(1)] = asyncio.Event()
+        assert line.zone.take(line.push(1, branch="topic"))
+        await asyncio.sleep(0)
+        entry = line.queued(line.push(1), at=10)
+        await line.zone._turn()
+        assert entry.exists()
+        line.gates[commit(1)].set()
+        await line.settled()
+        await line.zone._turn()
+        await line.settled()
+        assert not entry.exists()
+
+    asyncio.run(run())
+    assert [judged[2] for judged in line.judged] == ["topic", "main"]
+    record = line.commits.commit("shop", commit(1))
+    assert record is not None
+    assert (record.state, record.branch) == ("passed", "main")
+    assert record.release
+
+
+def test_the_same_push_twice_is_judged_once(line: Line) -> None:
+    async def run() -> None:
+        assert line.zone.take(line.push(1))
+        assert line.zone.take(line.push(1))
+        assert line.zone.take(line.push(1, branch="topic"))
+        await line.settled()
+        assert line.zone.take(line.push(1))
+        await line.settled()
+
+    asyncio.run(run())
+    assert len(line.judged) == 1
+
+
+def test_a_commit_that_the_line_stumbles_over_keeps_nobody_waiting(line: Line) -> None:
+    line.faults |= {commit(1), commit(2), commit(3)}
+
+    async def run() -> None:
+        for number, app in ((1, "a"), (2, "b"), (3, "c")):
+            line.zone.take(line.push(number, app=app))
+        line.zone.take(line.push(7, app="d"))
+        await until(lambda: line.state(7, app="d") == "passed")
+        assert line.state(1, app="a") in {"error", "running"}
+        line.faults.clear()
+        await line.settled()
+
+    asyncio.run(run())
+    assert [line.state(number, app=app) for number, app in ((1, "a"), (2, "b"), (3, "c"))] == ["passed"] * 3
+
+
+def test_a_fix_overtakes_the_commit_that_the_line_stumbles_over(line: Line) -> None:
+    line.faults.add(commit(1))
+
+    async def run() -> None:
+        line.zone.take(line.push(1))
+        line.zone.take(line.push(2))
+        await line.settled()
+
+    asyncio.run(run())
+    assert line.state(2) == "passed"
+    # Released after the fix, it would be the feed's newest.
+    assert line.judged.index(("shop", commit(1), "main")) < line.judged.index(("shop", commit(2), "main"))
+    assert line.judged.count(("shop", commit(1), "main")) == 1
+    assert line.state(1) == "error"
+
+
+def test_a_line_that_says_nothing_has_a_fault_and_no_verdict(line: Line) -> None:
+    line.mute.add(commit(1))
+
+    async def run() -> None:
+        line.zone.take(line.push(1))
+        await until(lambda: line.state(1) == "error" and line.events.read("shop", commit(1)))
+        told = line.events.read("shop", commit(1))[-1]
+        assert "ended without a verdict" in told["message"]
+        assert "verdict" not in told
+        line.mute.clear()
+        await line.settled()
+
+    asyncio.run(run())
+    assert line.state(1) == "passed"
+
+
+def test_a_push_that_cannot_be_noted_is_tried_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, failures = line.commits.put, iter([False, True, True, True])
+
+    def sometimes(record: CommitRecord) -> None:
+        if next(failures, False):
+            raise OSError("No space left on device")
+        put(record)
+
+    monkeypatch.setattr(line.commits, "put", sometimes)
+
+    async def run() -> None:
+        line.zone.take(line.push(1))
+        await line.settled()
+
+    asyncio.run(run())
+    assert line.state(1) == "passed"
+
+
+def test_a_restart_takes_up_what_has_no_verdict(line: Line) -> None:
+    line.commits.put(CommitRecord(app="shop", commit=commit(1), branch="main", at=10, state="running"))
+    line.queue.joinpath("bad.json").write_text("{}")
+
+    async def run() -> None:
+        line.zone.resume()
+        await line.zone._turn()
+        await line.settled()
+
+    asyncio.run(run())
+    assert line.state(1) == "passed"
+    assert (line.queue / "bad.refused").exists()
+
+
+def test_a_stranger_cannot_name_a_folder(line: Line) -> None:
+    for wrong in ({"app": "../x"}, {"commit": "HEAD"}, {"branch": "x" * 300}):
+        body: dict[str, Any] = {"app": "shop", "commit": commit(1), "branch": "main", **wrong}
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Push(**body)
