@@ -1,0 +1,356 @@
+"""What a hostile build step can do: a Docker engine of its own, real containers, each bullet of docs/builder.md."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pip
+import pytest
+
+from sekisho import zones
+from sekisho.canonical import digest_of, digest_of_file
+from sekisho.errors import Refusal
+from sekisho.keys import FileSigner
+from sekisho.model import Image, StandardImage
+from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, make_manifest
+from sekisho.registry import Registry
+from stages import source
+from stages.build import BuildInput, BuildStage
+from stages.build.compose import LAYER_TYPE, Base, read_base
+from stages.build.pack import Entry, entries_of_archive, write_layer
+from stages.build.sandbox import LABEL, Sandbox, SandboxLimits
+
+pytestmark = pytest.mark.e2e
+
+TOOLS = (
+    "sh",
+    "tar",
+    "gzip",
+    "cp",
+    "mkdir",
+    "cat",
+    "id",
+    "ls",
+    "sleep",
+    "head",
+    "touch",
+    "ln",
+    "env",
+    "mount",
+    "grep",
+    "dd",
+    "test",
+)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Path]:
+    """A Docker engine of the test's own."""
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        pytest.skip("needs root and dockerd")
+    home = Path(f"/tmp/sekisho-test-docker-{os.getpid()}")
+    home.mkdir()
+    path = home / "docker.sock"
+    command = ["dockerd", "--data-root", str(home / "root"), "--exec-root", str(home / "exec"), "--pidfile",
+               str(home / "pid"), "-H", f"unix://{path}", "--bridge=none", "--iptables=false",
+               "--ip6tables=false"]  # fmt: skip
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            if path.exists():
+                break
+            if process.poll() is not None:
+                pytest.fail((home / "log").read_text()[-2000:])
+            time.sleep(0.1)
+        yield path
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            place = line.split()[1]
+            if place.startswith(str(home)):
+                subprocess.run(["umount", "-l", place], check=False)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def registry_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry of the test's own."""
+    binary = zones.home() / "bin" / "registry"
+    if not binary.exists():
+        pytest.skip("no registry binary: run scripts/setup")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    home = tmp_path_factory.mktemp("registry")
+    config = {"version": "0.1", "log": {"level": "error"}, "http": {"addr": f"127.0.0.1:{port}"},
+              "storage": {"filesystem": {"rootdirectory": str(home / "data")}}}  # fmt: skip
+    (home / "config.yml").write_text(json.dumps(config))
+    environment = {"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"}
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen([binary, "serve", home / "config.yml"], env=environment, stdout=log, stderr=log)
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def base(registry_url: str, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A small image of this machine's own shell and tools, in the zone's registry."""
+    registry = Registry(registry_url)
+    image = push_image(registry, "shell", shell_entries(), tmp_path_factory.mktemp("base"))
+    raw = registry.get_manifest(image.repository, image.digest)
+    assert raw
+    manifest = Manifest.parse(raw.data)
+    return read_base("shell", image.digest, manifest, registry.get_blob(image.repository, manifest.config.digest))
+
+
+def push_image(registry: Registry, name: str, entries: dict[str, Entry], folder: Path) -> StandardImage:
+    repository = f"standard/{name}"
+    layer = write_layer(entries.values(), folder / "layer", time=0)
+    registry.push_blob(repository, layer.path, layer.digest)
+    rootfs = {"type": "layers", "diff_ids": [layer.diff_id]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+    registry.put_blob(repository, config)
+    described = Descriptor(LAYER_TYPE, layer.digest, layer.size)
+    manifest = make_manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)), (described,))
+    digest = registry.put_manifest(repository, manifest, OCI_MANIFEST)
+    return StandardImage(name=name, digest=digest, repository=repository)
+
+
+def file_entry(path: Path, name: str) -> Entry:
+    real = path.resolve()
+    return Entry(name, "file", os.access(real, os.X_OK), real.stat().st_size, source=real)
+
+
+def libraries(path: Path) -> list[str]:
+    listing = subprocess.run(["ldd", str(path.resolve())], capture_output=True, text=True, check=False).stdout
+    return [word for word in listing.split() if word.startswith("/") and not word.endswith(":")]
+
+
+def shell_entries() -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for tool in TOOLS:
+        path = Path(shutil.which(tool) or pytest.fail(f"no {tool}"))
+        entries[f"bin/{tool}"] = file_entry(path, f"bin/{tool}")
+        for word in libraries(path):
+            entries[word.lstrip("/")] = file_entry(Path(word), word.lstrip("/"))
+    return entries
+
+
+LIMITS = SandboxLimits(seconds=20, memory=256 << 20, processes=32, output=8 << 20, scratch=4 << 20)
+
+
+class Box:
+    def __init__(self, engine: Path, base: Base, registry_url: str, folder: Path) -> None:
+        self.base, self.folder = base, folder
+        self.engine, self.url = engine, registry_url
+        self.seed = folder / "seed"
+        self.seed.mkdir()
+        self.seed.chmod(0o755)
+        (self.seed / "given.txt").write_text("given")
+        (self.seed / "forty").write_text("x " * 40)
+
+    def run(self, script: str, limits: SandboxLimits = LIMITS) -> tuple[str, Path]:
+        sandbox = Sandbox(self.engine, Registry(self.url), self.folder, limits)
+        output = self.folder / "output.tar"
+        log = sandbox.run(self.base, "standard/shell", ("sh", "-c", script), output, directory="work",
+                          inputs={"seed": self.seed})  # fmt: skip
+        return log, output
+
+
+@pytest.fixture
+def box(engine: Path, base: Base, registry_url: str, tmp_path: Path) -> Box:
+    return Box(engine, base, registry_url, tmp_path)
+
+
+def left(engine: Path) -> str:
+    command = ["docker", "-H", f"unix://{engine}", "ps", "-aq", "--filter", f"label={LABEL}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_what_the_step_makes_comes_out_and_nothing_stays(box: Box) -> None:
+    log, output = box.run("cat given.txt > made.txt; echo said; echo also >&2")
+    entries = {entry.path for entry in entries_of_archive(output)}
+    assert entries == {"work/forty", "work/given.txt", "work/made.txt"}
+    with tarfile.open(output) as tar:
+        assert tar.extractfile("./work/made.txt").read() == b"given"
+    assert log.split() == ["said", "also"]
+    assert left(box.engine) == ""
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param("echo x > /in/seed/given.txt", id="writes-its-input"),
+        pytest.param("echo x > /bin/sh2", id="writes-the-image"),
+        pytest.param("ls /var/run/docker.sock /run/docker.sock", id="finds-the-engine"),
+        pytest.param("ls /sys/class/net | grep -v -x lo", id="has-a-network"),
+        pytest.param("cat /proc/net/route | grep 00000000", id="has-a-route"),
+        pytest.param("grep -E 'Cap(Prm|Eff|Bnd|Amb):.*[1-9a-f]' /proc/self/status", id="has-a-capability"),
+        pytest.param("grep -E 'NoNewPrivs:.*0' /proc/self/status", id="may-gain-privileges"),
+        pytest.param("grep -E 'Seccomp:.*0' /proc/self/status", id="has-no-seccomp-filter"),
+        pytest.param("test $(id -u) = 0", id="is-root"),
+        pytest.param("mount -t tmpfs x /tmp", id="mounts"),
+        pytest.param("env | grep -i -E 'key|token|proxy|secret|passw'", id="sees-a-secret"),
+        pytest.param("ls /dev/sd* /dev/vd* /dev/nvme* /dev/mem /dev/kmsg", id="sees-a-device"),
+        pytest.param("dd if=/dev/zero of=/tmp/x bs=1024 count=5000", id="fills-the-scratch"),
+        pytest.param("dd if=/dev/zero of=/out/x bs=1024 count=9000", id="fills-the-output"),
+        pytest.param("for i in $(cat /in/seed/forty); do sleep 9 & done", id="makes-processes"),
+    ],
+)  # fmt: skip
+def test_an_attack_fails(box: Box, attack: str) -> None:
+    """Each command succeeds exactly if the attack does; what it leaves in the output is looked at as well."""
+    with pytest.raises(Refusal, match="failed with status"):
+        box.run(attack)
+    assert left(box.engine) == ""
+    assert (box.seed / "given.txt").read_text() == "given"
+
+
+def test_a_step_that_never_ends_is_killed(box: Box) -> None:
+    with pytest.raises(Refusal, match="longer than 1 seconds"):
+        box.run("sleep 600", SandboxLimits(seconds=1, memory=128 << 20))
+    assert left(box.engine) == ""
+
+
+def test_a_step_that_takes_all_memory_is_killed(box: Box) -> None:
+    with pytest.raises(Refusal, match="failed"):
+        box.run("dd if=/dev/zero of=/out/x bs=1048576 count=100", SandboxLimits(seconds=20, memory=32 << 20))
+    assert left(box.engine) == ""
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["ln -s /etc/passwd leak", "ln -s ../../../etc leak", "touch a; ln a b; ln -s b/../../.. c"],
+)
+def test_links_out_of_the_output_are_refused_when_it_is_read(box: Box, script: str) -> None:
+    _, output = box.run(script)
+    with pytest.raises(Refusal, match="link"):
+        entries_of_archive(output)
+
+
+def test_a_step_that_writes_into_the_archive_spoils_only_its_own_build(box: Box) -> None:
+    _, output = box.run("for place in /proc/1/fd/*; do echo forged > $place; done; true")
+    assert output.read_bytes().startswith(b"forged\n")
+    with pytest.raises(Refusal, match="tar archive"):
+        entries_of_archive(output)
+
+
+def test_two_steps_do_not_see_each_other(box: Box) -> None:
+    box.run("echo mine > /tmp/mine; echo mine > /out/mine")
+    log, _ = box.run("ls /tmp /out")
+    assert "mine" not in log
+
+
+def test_leftovers_of_a_killed_builder_are_swept(box: Box) -> None:
+    box.run("true")
+    images = subprocess.run(["docker", "-H", f"unix://{box.engine}", "images", "-q"], capture_output=True, text=True,
+                            check=True).stdout.split()  # fmt: skip
+    subprocess.run(["docker", "-H", f"unix://{box.engine}", "create", "--network", "none", "--label", f"{LABEL}=1",
+                    images[0], "sleep", "1"], check=True, capture_output=True)  # fmt: skip
+    sandbox = Sandbox(box.engine, Registry(box.url), box.folder)
+    assert sandbox.sweep() == 1
+    assert left(box.engine) == ""
+
+
+class Standards:
+    """One image to run on and to build in."""
+
+    def __init__(self, image: StandardImage) -> None:
+        self.image = image
+
+    def for_language(self, language: str) -> tuple[StandardImage, StandardImage | None]:
+        del language
+        return self.image, self.image
+
+
+UNNEEDED = {"__pycache__", "test", "site-packages", "idlelib", "tkinter"}
+
+
+def python_image(registry: Registry, folder: Path) -> StandardImage:
+    """This test's own Python and the shell's tools, as a standard image."""
+    entries = shell_entries()
+    binary = Path(sys.executable).resolve()
+    library = Path(sysconfig.get_paths()["stdlib"])
+    installed = {"stdlib": library, "pip": Path(pip.__file__).parent}
+    for place in installed.values():
+        for path in place.rglob("*"):
+            skipped = {"__pycache__", "test", "site-packages", "idlelib", "tkinter"} & set(
+                path.relative_to(place).parts
+            )
+            if path.is_file() and not skipped:
+                name = str(path).lstrip("/") if place == library else f"{library}/{path.relative_to(place.parent)}"[1:]
+                entries[name] = Entry(name, "file", False, path.stat().st_size, source=path.resolve())
+    for word in [str(binary), *libraries(binary)]:
+        entries[word.lstrip("/")] = file_entry(Path(word), word.lstrip("/"))
+    for module in library.glob("lib-dynload/*.so"):
+        for word in libraries(module):
+            entries[word.lstrip("/")] = file_entry(Path(word), word.lstrip("/"))
+    entries["usr/bin/python3"] = Entry("usr/bin/python3", "link", target=str(binary))
+    return push_image(registry, "python", entries, folder)
+
+
+def build(stage: BuildStage, folder: Path, repository: Path, commit: str) -> Image:
+    revision = source.revision(repository, "packed", commit, "main")
+    return stage.perform(BuildInput(revision, source.checkout(repository, commit, folder)))
+
+
+def test_packages_and_a_build_step_give_the_same_digest_cold_and_warm(
+    engine: Path, registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(registry_url)
+    image = python_image(registry, tmp_path)
+    wheel = tmp_path / "wheels" / "thing-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as packed:
+        packed.writestr("thing.py", "NAME = 'thing'\n")
+        packed.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
+        packed.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        packed.writestr("thing-1.0.dist-info/RECORD", "thing.py,,\n")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    work = tmp_path / "work"
+    work.mkdir()
+    files = {
+        "requirements.txt": f"thing==1.0 --hash={digest_of_file(wheel)}\n",
+        "Procfile": "web: python3 -m app\n",
+        "make.py": "import thing, pathlib\npathlib.Path('made.txt').write_text(thing.NAME)\n",
+        "pyproject.toml": '[tool.sekisho.build]\ncommand = ["python3", "make.py"]\n',
+    }
+    for name, text in files.items():
+        (work / name).write_text(text)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(work)]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    made = []
+    for number, cache in enumerate(("one", "one", "two")):
+        stage = BuildStage(registry, Standards(image), FileSigner.create(tmp_path / f"{number}.pem", "builder"),
+                           cache=tmp_path / cache, docker_socket=engine, proxy=None,
+                           builder_id="https://sekisho.dev/builders/test/v1")  # fmt: skip
+        made.append(build(stage, tmp_path / f"tree{number}", work / ".git", commit))
+    assert made[0] == made[1] == made[2]
+    names: set[str] = set()
+    for layer in made[0].layers[1:]:
+        with tarfile.open(fileobj=io.BytesIO(registry.get_blob("apps/packed", layer.digest))) as tar:
+            names |= set(tar.getnames())
+    assert {"opt/deps/thing.py", "opt/deps/thing-1.0.dist-info/METADATA", "app/made.txt", "app/Procfile"} <= names
+    assert made[0].locked == ("pkg:pypi/thing@1.0",)
