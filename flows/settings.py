@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from sekisho.errors import PermanentError
@@ -91,8 +92,8 @@ def server_environment(zone: Zone) -> dict[str, str]:
 
 def _write_private(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    part = Path(name)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     try:

@@ -102,7 +102,7 @@ def pods(zones: UpReport) -> Iterator[Callable[..., list[dict[str, Any]]]]:
         )
         path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
         body = deployment(name, namespace, push_pause(zone), replicas)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         api.request("PATCH", f"{path}?fieldManager=e2e&force=true", body, **APPLY)
         while (api.request("GET", path).get("status", {}).get("readyReplicas") or 0) < replicas:
             assert time.monotonic() < end, api.request("GET", f"/api/v1/namespaces/{namespace}/events")

@@ -47,11 +47,12 @@ def until(look: Callable[[], T | None], what: str, *, seconds: float = PATIENCE)
 
 
 def workload(folder: Path, app: str, change: Callable[[Path], None] | None = None, *, source: Path = GUESTBOOK) -> Path:
-    """Copy an example under another app's name, changed."""
+    """Copy an example under another app's name, changed; each time another commit, so that a push is never stale."""
     target = folder / app
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
     score = target / "score.yaml"
     score.write_text(re.sub(r"(?m)^  name: .*$", f"  name: {app}", score.read_text(), count=1))
+    (target / "REVISION").write_text(f"{time.time_ns()}\n")
     if change is not None:
         change(target)
     return target

@@ -123,7 +123,7 @@ def line(zones: UpReport, tmp_path: Path) -> Iterator[Line]:
     line.inside(lambda: line.kube.delete(Ref("v1", "Namespace", "", f"app-{line.app}")))
 
 
-def until(look: Callable[[], Any], seconds: float = 60) -> Any:
+def until(look: Callable[[], Any], seconds: float = 150) -> Any:
     end = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < end
