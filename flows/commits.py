@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from flows.events import EventLog
+from flows.files import write_durably
 from sekisho.errors import Refusal
 from sekisho.feed import CommitRecord
 from sekisho.model import Result, Verdict
@@ -28,13 +28,7 @@ class CommitBook:
     def put(self, record: CommitRecord) -> None:
         """Keep a commit's record; its events and its verdict's text live in the event log."""
         path = self._path(record.app, record.commit)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            file.write(record.model_copy(update={"events": ()}).canonical())
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
+        write_durably(path, record.model_copy(update={"events": ()}).canonical())
 
     def commit(self, app: str, commit: str) -> CommitRecord | None:
         """Return one commit with its events, or None."""

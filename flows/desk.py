@@ -6,14 +6,13 @@ on where it stood. The truth about what runs is the inventory in the cluster; th
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import Field
 
+from flows.files import write_durably
 from sekisho.canonical import Digest, digest_of_json, hex_of
 from sekisho.model import DIGEST_PATTERN, Deployment, Document, DryRun, Offer, Plan, SignedDecision
 
@@ -199,17 +198,7 @@ class Desk:
         return self._folder / folder / f"{hex_of(digest_of_json(signed.model_dump(mode='json')))}.json"
 
     def _write(self, path: Path, document: Document) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own: two threads may write the same document.
-        part = path.with_suffix(f".{secrets.token_hex(8)}.part")
-        try:
-            with part.open("wb") as file:
-                file.write(document.canonical())
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_durably(path, document.canonical())
 
     def _read(self, path: Path, kind: type[D]) -> D | None:
         if not path.is_file():

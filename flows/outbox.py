@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from flows.files import write_durably
 from sekisho.canonical import digest_of, hex_of
 from sekisho.errors import SekishoError, TemporaryError
 from sekisho.keys import Signer
@@ -52,12 +52,7 @@ class Outbox:
         )  # fmt: skip
         bundle = sign_statement(receipt_statement(receipt), self._signer)
         name = f"{time.time_ns():020d}-{hex_of(digest_of(bundle))[:16]}.json"
-        part = self._folder / f".{name}.part"
-        with part.open("wb") as file:
-            file.write(bundle)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(self._folder / name)
+        write_durably(self._folder / name, bundle)
 
     def flush(self, sink: ReceiptSink) -> int:
         """Hand over what waits, in order; return how many went. Stops at the first that ops cannot take now.
