@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -18,10 +19,14 @@ from flows.commits import verdict_of
 from flows.context import Gatekeeper, gatekeeper
 from flows.glue import forever
 from flows.inner import inner_loop
+from flows.rebase import Rebase, RebaseBook, due
+from flows.standards import standard_images
+from sekisho.canonical import Digest
 from sekisho.errors import Refusal, SekishoError
 from sekisho.feed import CommitRecord, create_feed_app
-from sekisho.model import COMMIT_PATTERN, NAME_PATTERN, Document, Result
+from sekisho.model import COMMIT_PATTERN, NAME_PATTERN, Document, Offer, Release, Result
 from sekisho.receipts import verify_receipt
+from sekisho.releases.artifact import load_release, release_repository
 from sekisho.verdict_text import clean
 from sekisho.web import create_app
 
@@ -29,6 +34,8 @@ _LOG = logging.getLogger(__name__)
 _QUEUE_POLL = 0.2
 _AT_ONCE = 2
 _AGAIN_SECONDS = 30.0
+_REBASE_SECONDS = 3.0
+_STANDARDS_SECONDS = 10.0
 _FOLLOW_SECONDS = 900.0
 _SAID = 500
 
@@ -43,6 +50,8 @@ class Push(Document):
     commit: str = Field(pattern=COMMIT_PATTERN)
     branch: str = Field(max_length=255)
     pushed_by: str = Field(default="", max_length=63)
+    reason: str = Field(default="", max_length=255)
+    """Why the line takes it up again by itself; empty for a push."""
 
 
 class BuildZone:
@@ -56,6 +65,9 @@ class BuildZone:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._apps: dict[str, asyncio.Lock] = {}
         self._wake = asyncio.Event()
+        self._rebases = RebaseBook(self.gate.home.state / "rebases")
+        self._rebasing: dict[tuple[str, str], Rebase] = {}
+        self._releases: dict[str, Release] = {}
 
     def api(self) -> FastAPI:
         """Return the zone's own API: loopback, for the receiver's hook."""
@@ -85,12 +97,23 @@ class BuildZone:
             commits=gate.commits,
             progress=gate.progress,
             verify=lambda data: verify_receipt(data, gate.trust),
+            standard=gate.standards.states,
             title="Sekisho build feed",
         )
 
     def loops(self) -> list[Any]:
         """Return what the process does besides answering."""
-        return [forever("queue", self._turn, pause=0.0), asyncio.to_thread(self._sweep)]
+        return [
+            forever("queue", self._turn, pause=0.0),
+            forever("standards", self._standards, pause=_STANDARDS_SECONDS, after_error=_AGAIN_SECONDS),
+            forever("rebase", self._rebase, pause=_REBASE_SECONDS),
+            asyncio.to_thread(self._sweep),
+        ]
+
+    async def _standards(self) -> None:
+        """Judge standard images that have no verdict under what is in force; a look costs a few requests."""
+        if await asyncio.to_thread(self.gate.standards.pending):
+            await standard_images()
 
     def _sweep(self) -> None:
         try:
@@ -127,6 +150,11 @@ class BuildZone:
         settled = known is not None and known.verdict is not None and (known.release or not released)
         if settled and known is not None and not self.gate.stale(known):
             return True
+        self._start(push)
+        return True
+
+    def _start(self, push: Push) -> asyncio.Task[None]:
+        key = (push.app, push.commit)
         self.gate.events.begin(*key)
         self._put(push, "queued")
         self._last[push.app, push.branch] = push.commit
@@ -134,7 +162,7 @@ class BuildZone:
         job = asyncio.create_task(self._judge(push))
         self._running[key] = job
         job.add_done_callback(lambda done: self._judged(key, done))
-        return True
+        return job
 
     def _judged(self, key: tuple[str, str], job: asyncio.Task[None]) -> None:
         self._running.pop(key, None)
@@ -157,6 +185,50 @@ class BuildZone:
                 path.unlink(missing_ok=True)
         await asyncio.sleep(_QUEUE_POLL)
 
+    async def _rebase(self) -> None:
+        """Take up one app whose standard image moved, unless one is on its way: developers keep a slot."""
+        for rebase in await asyncio.to_thread(lambda: list(self._due())):
+            if any(self._state(key) != "error" for key in self._rebasing):
+                return
+            if any(app == rebase.app for app, _ in self._running):
+                continue  # what is on its way stands on the new image already, or makes a newer release
+            known = self.gate.commits.commit(rebase.app, rebase.commit)
+            _LOG.info("Rebasing %s %s: %s.", rebase.app, rebase.commit, rebase.why)
+            push = Push(
+                app=rebase.app,
+                commit=rebase.commit,
+                branch=rebase.branch,
+                pushed_by=known.pushed_by if known else "",
+                reason=rebase.why,
+            )
+            self._rebasing[push.app, push.commit] = rebase
+            self._start(push).add_done_callback(functools.partial(self._rebased, rebase))
+
+    def _rebased(self, rebase: Rebase, _: asyncio.Task[None]) -> None:
+        key = (rebase.app, rebase.commit)
+        self._rebasing.pop(key, None)
+        if self._state(key) in ("passed", "failed"):
+            self._rebases.settle(rebase)
+
+    def _state(self, key: tuple[str, str]) -> str:
+        known = self.gate.commits.commit(*key)
+        return known.state if known else ""
+
+    def _due(self) -> Iterator[Rebase]:
+        def release_of(offer: Offer) -> Release | None:
+            known = self._releases.get(offer.release)
+            if known is not None:
+                return known
+            try:
+                release, _ = load_release(self.gate.registry, release_repository(offer.app), Digest(offer.release))
+            except Refusal as error:
+                _LOG.error("The newest release of %s cannot be read, so it is not rebased: %s", offer.app, error)
+                return None
+            self._releases[offer.release] = release
+            return release
+
+        return due(self.gate.feed.offers(), release_of, self.gate.in_force, self._rebases.done)
+
     async def _judge(self, push: Push) -> None:
         while True:
             # One app's commits are judged in the order they came: the newest release is the last one in the feed.
@@ -172,7 +244,7 @@ class BuildZone:
     async def _judge_once(self, push: Push) -> bool:
         try:
             self._put(push, "running")
-            await inner_loop(push.app, push.commit, push.branch, push.pushed_by)
+            await inner_loop(push.app, push.commit, push.branch, push.pushed_by, push.reason)
             verdict = verdict_of(self.gate.events.read(push.app, push.commit))
             if verdict is None:
                 raise SekishoError("The line ended without a verdict.", where=f"{push.app} {push.commit}")  # noqa: TRY301

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +17,23 @@ from pathlib import Path
 from flows.commits import CommitBook
 from flows.events import EventLog
 from sekisho.canonical import Digest
+from sekisho.errors import Refusal
 from sekisho.feed import CommitRecord, FeedStore, ProgressStore
 from sekisho.keys import FileSigner, TrustRoot, load_trust
 from sekisho.limits import Limits
+from sekisho.model import StandardImage
 from sekisho.registry import Registry
 from sekisho.releases import export_bundle, verify_release
+from sekisho.standard import StandardImages
 from sekisho.zones import Network, Port, Zone, ZoneHome, address
-from stages.build import BuildStage
-from stages.judge import JudgeStage, load_rules
+from stages.build import Builder, BuildStage
+from stages.build.artifacts import Fetcher
+from stages.build.indexes import Indexes
+from stages.build.resolver import Resolver
+from stages.judge import JudgeStage, Rules, load_rules
 from stages.scan import ScanStage
 from stages.seal import SealStage
+from stages.standards import Signers, StandardsStage
 
 BUILDER_ID = "https://sekisho.dev/builders/embedded-unhosted/v1"
 """The embedded builder runs on a laptop: SLSA Build L1, by its own name, never to be mistaken for a build cluster's."""
@@ -50,6 +57,8 @@ class Gatekeeper:
     policy: str
     """Digest of the policies in force."""
     limits: Limits
+    standard: StandardImages
+    standards: StandardsStage
     queue: Path
 
     @contextmanager
@@ -67,12 +76,35 @@ class Gatekeeper:
         """Return whether a commit's verdict was given under policies that are no longer in force."""
         return record.verdict is None or record.verdict.policy != self.policy
 
+    def in_force(self, name: str) -> Digest | None:
+        """Return the digest of the standard image of this name that may be built on, None where there is none."""
+        try:
+            image = self.standard.get(name)
+        except Refusal:
+            return None
+        return Digest(image.digest) if self.standards.passed(image) else None
+
     def bundle(self, release: Digest) -> bytes | None:
         """Return a release's documents for offline verification, or None if it is not offered."""
         offer = self.feed.offer(release)
         if offer is None:
             return None
         return export_bundle(verify_release(self.registry, offer, self.trust)).canonical()
+
+
+def builder(home: ZoneHome, registry: Registry, rules: Rules, cleared: Callable[[StandardImage], None]) -> Builder:
+    """Return the zone's builder: its engine, its caches, and the only way out to the package indexes."""
+    indexes = Indexes.from_environment(proxy=f"http://{address(Network.CONSOLE)}:{Port.EGRESS_PROXY}")
+    return Builder(
+        registry,
+        rules.standard,
+        rules.builds,
+        cache=home.cache,
+        docker_socket=home.root / "docker" / "docker.sock",
+        cleared=cleared,
+        fetcher=Fetcher(home.cache, indexes),
+        resolver=lambda: Resolver(indexes, home.cache / "work", cache=home.cache),
+    )
 
 
 @functools.cache
@@ -87,6 +119,11 @@ def gatekeeper() -> Gatekeeper:
     trust = load_trust(home.trust / "root.json")
     rules = load_rules(home.policies)
     verifier = FileSigner.load(home.keys / "verifier.pem", "verifier")
+    signer = FileSigner.load(home.keys / "builder.pem", "builder")
+    scanner = FileSigner.load(home.keys / "scanner.pem", "scanner")
+    standards = StandardsStage(
+        registry, rules.standard, rules.limits, Signers(signer, scanner, verifier), home.cache / "trivy"
+    )
     events = EventLog(home.state / "events")
     shutil.rmtree(home.cache / "checkouts", ignore_errors=True)
     return Gatekeeper(
@@ -97,19 +134,13 @@ def gatekeeper() -> Gatekeeper:
         commits=CommitBook(home.state / "commits", events),
         feed=FeedStore(home.state / "feed.jsonl"),
         progress=ProgressStore(home.state / "progress.jsonl"),
-        build=BuildStage(
-            registry,
-            rules.standard,
-            FileSigner.load(home.keys / "builder.pem", "builder"),
-            cache=home.cache,
-            docker_socket=home.root / "docker" / "docker.sock",
-            proxy=f"http://{address(Network.CONSOLE)}:{Port.EGRESS_PROXY}",
-            builder_id=BUILDER_ID,
-        ),
-        scan=ScanStage(registry, FileSigner.load(home.keys / "scanner.pem", "scanner"), cache=home.cache / "trivy"),
+        build=BuildStage(builder(home, registry, rules, standards.cleared), signer, builder_id=BUILDER_ID),
+        scan=ScanStage(registry, scanner, cache=home.cache / "trivy"),
         judge=JudgeStage(registry, verifier, policies=rules.policies, limits=rules.limits, standard=rules.standard),
         seal=SealStage(registry, trust, verifier),
         policy=rules.policies.digest,
         limits=rules.limits,
+        standard=rules.standard,
+        standards=standards,
         queue=home.git / "queue",
     )

@@ -21,14 +21,16 @@ from flows.context import Gatekeeper, gatekeeper
 from flows.glue import alive, in_markdown, leave_artifact, step
 from sekisho.errors import Refusal, SekishoError
 from sekisho.model import Image, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
+from sekisho.score import reader
 from sekisho.stage import Outcome, run_stage
 from sekisho.verdict_text import verdict_lines
 from stages.build import BuildInput
+from stages.build.locate import locate
 from stages.judge import JudgeInput, reasons_of
 from stages.render import render
 from stages.scan import ScanInput
 from stages.seal import SealInput
-from stages.source import checkout, revision
+from stages.source import checkout, revision, workload
 
 T = TypeVar("T")
 
@@ -84,7 +86,7 @@ def _run_name() -> str:
 
 
 @flow(name="inner-loop", flow_run_name=_run_name, persist_result=False, validate_parameters=True)
-async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str = "") -> State[Any]:
+async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str = "", reason: str = "") -> State[Any]:
     """Judge one pushed commit; seal it when it passes and its branch is released.
 
     Args:
@@ -92,12 +94,13 @@ async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str
         commit: full commit hash.
         branch: the branch that was pushed.
         pushed_by: who pushed, for people.
+        reason: why the line judges it again by itself; empty for a push.
     """
     start = time.monotonic()
     gate = gatekeeper()
     told = _Told(gate, app, commit)
     gate.events.begin(app, commit)
-    told.event("source", "queued", f"{branch} by {pushed_by or 'unknown'}")
+    told.event("source", "queued", f"again, because {reason}" if reason else f"{branch} by {pushed_by or 'unknown'}")
     with alive(), gate.checkout_folder(commit) as folder:
         verdict, sealed = await _judge(told, branch, folder)
     engine = time.monotonic() - start - sum(told.seconds.values())
@@ -122,7 +125,7 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
     revision = await told.stage(
         "source",
         lambda: _timed(lambda: _fetch(gate, app, commit, branch, folder)),
-        lambda found: f"{found.commit[:_SHORT]} by {found.author}",
+        lambda found: f"{found.commit[:_SHORT]} by {found.author}" + ("" if found.path == "." else f", {found.path}/"),
     )
     image: Image | None = None
     manifests: Manifests | None = None
@@ -131,12 +134,12 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
         image = await told.stage(
             "build",
             lambda: run_stage(gate.build, BuildInput(revision=revision, tree=folder)),
-            lambda built: f"{built.language} on {built.base}, {built.digest}",
+            lambda built: " ".join((f"{built.language} on {built.base}, {built.digest}", *built.notes)),
         )
         reference = image.reference if image else f"registry.sekisho.internal/apps/{app}@{_UNBUILT}"
         manifests = await told.stage(
             "render",
-            lambda: _timed(lambda: _render(folder, app, reference)),
+            lambda: _timed(lambda: _render(workload(folder, revision), app, reference)),
             lambda rendered: f"{len(rendered.objects)} objects, {rendered.identity()}",
         )
     if revision is not None and image is not None and manifests is not None:
@@ -178,7 +181,7 @@ def _fetch(gate: Gatekeeper, app: str, commit: str, branch: str, folder: Path) -
     repository = gate.home.git / f"{app}.git"
     found = revision(repository, app, commit, branch)
     checkout(repository, commit, folder)
-    return found
+    return found.model_copy(update={"path": locate(folder, app)})
 
 
 def _render(folder: Path, app: str, image: str) -> Manifests:
@@ -189,7 +192,7 @@ def _render(folder: Path, app: str, image: str) -> Manifests:
             where="score.yaml",
             remedy="Add one that says what your workload is and needs; docs/getting-started.md has one to copy.",
         )
-    return render(score.read_bytes(), app=app, image=image)
+    return render(score.read_bytes(), app=app, image=image, read=reader(folder))
 
 
 def _after(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:

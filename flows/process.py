@@ -68,8 +68,9 @@ def _parts(zone: Zone) -> tuple[ZoneProcess, dict[str, Flow[Any, Any]]]:
     if zone is Zone.BUILD:
         from flows.build_zone import BuildZone  # noqa: PLC0415  a zone loads its own stages only
         from flows.inner import inner_loop  # noqa: PLC0415
+        from flows.standards import standard_images  # noqa: PLC0415
 
-        return BuildZone(), {"inner-loop": inner_loop}
+        return BuildZone(), {"inner-loop": inner_loop, "standard-images": standard_images}
     from flows.outer import deploy, promote, watch  # noqa: PLC0415
     from flows.outer_zone import OuterZone  # noqa: PLC0415
 

@@ -180,6 +180,10 @@ class FeedClient(_Api):
         """Return what the build zone knows of one commit."""
         return self._object("GET", f"/commits/{app}/{commit}")
 
+    def standard_images(self) -> list[dict[str, Any]]:
+        """Return the standard images, and what the build zone's gate says of each."""
+        return self._list("/standard-images", "images")
+
     def tell_progress(self, bundle: bytes) -> bool:
         """Pass a signed receipt on; False when the zone had it already."""
         return bool(self._object("POST", "/progress", content=bundle).get("stored"))

@@ -7,7 +7,7 @@ offer names digests, and the reader verifies what they name. `create_feed_app` i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, Protocol
 
@@ -181,6 +181,7 @@ def create_feed_app(
     commits: CommitSource | None = None,
     progress: ProgressStore | None = None,
     verify: Callable[[bytes], Receipt] | None = None,
+    standard: Callable[[], Sequence[Document]] | None = None,
     title: str = "Sekisho feed",
 ) -> FastAPI:
     """Return the feed's HTTP face.
@@ -191,6 +192,7 @@ def create_feed_app(
         commits: the build zone's commits; without it the commit pages do not exist.
         progress: keeps what ops tells; without it nobody can tell.
         verify: checks a signed receipt (`sekisho.receipts.verify_receipt` under the zone's trust root).
+        standard: tells the standard images and what the gate says of each; without it the page does not exist.
         title: name of the API.
 
     Raises:
@@ -204,6 +206,8 @@ def create_feed_app(
         _commit_routes(app, commits, progress)
     if progress is not None and verify is not None:
         _progress_routes(app, progress, verify)
+    if standard is not None:
+        _standard_routes(app, standard)
     return app
 
 
@@ -254,3 +258,9 @@ def _progress_routes(app: FastAPI, progress: ProgressStore, verify: Callable[[by
         data = await read_body(request, MAX_RECEIPT)
         receipt = await run_in_threadpool(verify, data)
         return {"stored": await run_in_threadpool(progress.append, receipt)}
+
+
+def _standard_routes(app: FastAPI, standard: Callable[[], Sequence[Document]]) -> None:
+    @app.get("/standard-images")
+    def images() -> dict[str, Any]:
+        return {"images": [image.model_dump(mode="json") for image in standard()]}

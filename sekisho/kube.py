@@ -78,6 +78,11 @@ class Kube:
         settings.retries = Retry(connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.1)
         return cls(client.ApiClient(settings))
 
+    @property
+    def settings(self) -> Any:
+        """The client's configuration: server, certificates, tokens."""
+        return self._client.configuration
+
     # -- objects ---------------------------------------------------------------------------------------------
 
     def apply(self, obj: Mapping[str, Any], *, dry_run: bool = False, force: bool = True) -> dict[str, Any]:
@@ -319,6 +324,30 @@ class Kube:
         content_type: str = _JSON,
         where: str = "",
     ) -> tuple[int, bytes]:
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+        try:
+            answer = self.open(method, path, query, body, content_type=content_type, where=where)
+            return answer.status, answer.read() or b""
+        except (HTTPError, OSError) as error:
+            raise _unreachable(error, where or path) from error
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+        *,
+        content_type: str = _JSON,
+        where: str = "",
+        seconds: float = _READ_SECONDS,
+    ) -> Any:
+        """Send one request and return the answer before its body is read, whatever its status.
+
+        Raises:
+            TemporaryError: the API server cannot be reached.
+        """
         from kubernetes.client import ApiException  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
@@ -332,20 +361,23 @@ class Kube:
             if setting["in"] == "header" and setting["value"]:
                 headers[setting["key"]] = setting["value"]
         try:
-            response = self._client.call_api(
+            return self._client.call_api(
                 method,
                 url,
                 headers,
                 body=None if body is None else json.dumps(body) if content_type == _APPLY else body,
-                _request_timeout=(_CONNECT_SECONDS, _READ_SECONDS),
+                _request_timeout=(_CONNECT_SECONDS, seconds),
             )
-            return response.status, response.read() or b""
         except (HTTPError, OSError, ApiException) as error:
-            raise TemporaryError(
-                f"The API server cannot be reached: {type(error).__name__}.",
-                where=where or path,
-                remedy="Wait until the cluster is up; `sekisho status` shows it.",
-            ) from error
+            raise _unreachable(error, where or path) from error
+
+
+def _unreachable(error: Exception, where: str) -> TemporaryError:
+    return TemporaryError(
+        f"The API server cannot be reached: {type(error).__name__}.",
+        where=where,
+        remedy="Wait until the cluster is up; `sekisho status` shows it.",
+    )
 
 
 def _root(api_version: str) -> str:

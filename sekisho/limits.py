@@ -45,9 +45,11 @@ class DatabaseLimits(Document):
 
 
 class EndOfLifeLimits(Document):
-    """When the end of life of a standard image is announced."""
+    """When the end of life of a standard image is announced, and what comes after it."""
 
     warn_days: int = Field(ge=0)
+    after: Literal["fail", "warn"] = "fail"
+    """What an image says that stands on one past its end of life: `warn` is for the weeks of a move."""
 
 
 class Waiver(Document):
@@ -117,7 +119,7 @@ def load_limits(folder: Path) -> Limits:
     Raises:
         PermanentError: not there, or not valid; says the field and the line.
     """
-    limits = _load(folder / LIMITS_FILE, Limits)
+    limits = load_document(folder / LIMITS_FILE, Limits)
     if limits.waivers:
         remedy = f"Move them to {WAIVERS_FILE}, where their owners are asked for."
         raise PermanentError("Waivers do not stand in limits.yaml.", where=str(folder / LIMITS_FILE), remedy=remedy)
@@ -131,10 +133,15 @@ def load_waivers(folder: Path) -> tuple[Waiver, ...]:
         PermanentError: not valid; says the field and the line.
     """
     path = folder / WAIVERS_FILE
-    return _load(path, _WaiversFile).waivers if path.exists() else ()
+    return load_document(path, _WaiversFile).waivers if path.exists() else ()
 
 
-def _load(path: Path, cls: type[D]) -> D:
+def load_document(path: Path, cls: type[D]) -> D:
+    """Read one YAML file of a policies folder.
+
+    Raises:
+        PermanentError: not there, or not valid; says the field and the line.
+    """
     try:
         source = read_document(path.read_bytes(), str(path))
     except (OSError, Refusal) as error:

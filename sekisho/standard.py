@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sekisho.canonical import Digest
 from sekisho.errors import Refusal
@@ -46,7 +46,7 @@ class FileSpec(Document):
     """One file put into an image."""
 
     source: str
-    """Path below the project's root; `tool:trivy` for the pinned scanner; `package:/path` in an `extract` recipe."""
+    """Path below the project's root; `tool:trivy` for the pinned scanner."""
     target: str = Field(pattern=_ABSOLUTE)
     mode: Literal["0644", "0755"] = "0644"
 
@@ -57,6 +57,54 @@ class DirectorySpec(Document):
     target: str = Field(pattern=_ABSOLUTE)
     uid: int = Field(default=0, ge=0)
     mode: Literal["0755", "0700"] = "0755"
+
+
+class ArchiveSpec(Document):
+    """One archive of a package index or a module proxy, unpacked into an image: a toolchain that Debian has not."""
+
+    purl: str = Field(pattern=r"^pkg:[a-z]+/[^\s]+@[^\s]+$")
+    """Package URL: what it is, for people, provenance and scanners."""
+    url: str = Field(pattern=r"^https://[^\s]+$")
+    """Its address at the public index; the last part of the path tells the format (.tgz, .whl, .zip)."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    also: tuple[str, ...] = ()
+    """What the index itself says of its bytes: `sha512-<base64>` (npm), `h1:<base64>` (a Go module's zip)."""
+    architecture: str = ""
+    """In Go's words (`amd64`); empty where it fits all. Archives for others are left out."""
+    target: str = Field(pattern=_ABSOLUTE)
+    """Folder in the image. Archives of one recipe with the same target make one layer, which is the same in every
+    image that has them."""
+    strip: int = Field(default=0, ge=0)
+    """Leading components taken off each path."""
+    take: tuple[str, ...] = ()
+    """Globs of what is taken, after `strip`; all where empty."""
+    leave: tuple[str, ...] = ()
+    """Globs of what is not taken."""
+    executable: tuple[str, ...] = ()
+    """Globs of files that get mode 0755; for zip files, which hold no modes. A tar's own bits count, too."""
+    links: dict[str, str] = Field(default_factory=dict)
+    """Symbolic links to make: absolute path -> what it points to."""
+
+    @field_validator("also")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            if not item.startswith(("sha512-", "h1:")):
+                raise ValueError(f"{item[:40]!r} is neither sha512-… nor h1:…")
+        return value
+
+
+class RunSpec(Document):
+    """A program that is run in the image while it is made; what it leaves in `keep` becomes a layer.
+
+    It must give the same bytes each time: no network, no clock worth keeping, one fixed user.
+    """
+
+    command: tuple[str, ...] = Field(min_length=1)
+    environment: dict[str, str] = Field(default_factory=dict)
+    keep: tuple[str, ...] = Field(min_length=1)
+    """Globs of what it made; all else that it left is thrown away."""
+    title: str
 
 
 class UserSpec(Document):
@@ -70,14 +118,22 @@ class Recipe(Document):
     """How an image is made.
 
     `essential`: Debian's essential packages, the layer that others share. `packages`: these on top of the parent's.
-    `files`: the parent with files. `extract`: single files out of packages, on nothing.
+    `distilled`: these packages' own files and nothing else, not even a shell, on nothing or on a distilled parent;
+    they are installed by their own scripts first, so what `keep` names of that is right. `files`: the parent with
+    files.
     """
 
-    variant: Literal["essential", "packages", "files", "extract"]
+    variant: Literal["essential", "packages", "distilled", "files"]
     parent: str = ""
     packages: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    """`distilled`: globs of what no package owns and is needed all the same, such as the bundle of certificates."""
+    archives: tuple[ArchiveSpec, ...] = ()
+    run: RunSpec | None = None
     files: tuple[FileSpec, ...] = ()
     directories: tuple[DirectorySpec, ...] = ()
+    links: dict[str, str] = Field(default_factory=dict)
+    """Symbolic links to make: absolute path -> what it points to."""
     users: tuple[UserSpec, ...] = ()
     drop: tuple[str, ...] = ()
 
@@ -91,8 +147,12 @@ class Recipe(Document):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if bool(self.parent) != (self.variant in ("packages", "files")):
-            raise ValueError("variants packages and files have a parent, essential and extract have none")
+        if bool(self.parent) != (self.variant in ("packages", "files")) and self.variant != "distilled":
+            raise ValueError("variants packages and files have a parent, essential has none")
+        if self.keep and self.variant != "distilled":
+            raise ValueError("keep is for the variant distilled")
+        if self.run and self.variant == "files":
+            raise ValueError("a recipe of files alone has no root file system to run anything in")
         return self
 
 
@@ -102,7 +162,8 @@ class StandardSpec(Document):
     name: str = Field(pattern=NAME_PATTERN)
     kind: Literal["run", "build", "service", "agent", "base", "cluster"]
     """`base` is the layer that others share, `cluster` is what a cluster itself needs (pause)."""
-    language: Literal["python", "static", "none"] = "none"
+    language: str = Field(default="none", pattern=NAME_PATTERN)
+    """Name of a language of the builder. Several versions of one may be offered: the preferred stands first."""
     version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     title: str
     owner: str
@@ -120,14 +181,26 @@ class StandardFile(Document):
 
     @model_validator(mode="after")
     def _parents_first(self) -> Self:
-        known: set[str] = set()
+        known: dict[str, Recipe] = {}
         for image in self.images:
             if image.name in known:
                 raise ValueError(f"image {image.name} stands twice")
-            if image.recipe.parent and image.recipe.parent not in known:
+            parent = known.get(image.recipe.parent)
+            if image.recipe.parent and parent is None:
                 raise ValueError(f"the parent of {image.name} must stand before it")
-            known.add(image.name)
+            kinds = {recipe.variant == "distilled" for recipe in (parent, image.recipe) if recipe}
+            if image.recipe.variant != "files" and len(kinds) > 1:
+                raise ValueError(f"{image.name} and its parent must both be distilled, or neither")
+            known[image.name] = image.recipe
         return self
+
+
+class LockedArchive(Document):
+    """An archive that is in an image."""
+
+    purl: str
+    url: str
+    sha256: str
 
 
 class LockEntry(Document):
@@ -137,6 +210,14 @@ class LockEntry(Document):
     """Digest of the image's OCI manifest."""
     packages: tuple[str, ...] = ()
     """`name=version` of every Debian package in the image, sorted."""
+    sources: dict[str, str] = Field(default_factory=dict)
+    """Debian source, `name=version`, of each package whose source has another name or version than itself."""
+    archives: tuple[LockedArchive, ...] = ()
+    """The other archives in the image, its parents' too."""
+    recipe: str = Field(default="", pattern=rf"^$|{DIGEST_PATTERN}")
+    """Digest over all that decides the image: recipe, files, builder, parent."""
+    size: int = Field(default=0, ge=0)
+    """Bytes of all layers, compressed."""
     built_at: str
     """RFC 3339, UTC."""
 
@@ -197,22 +278,39 @@ class StandardImages:
             packages=entry.packages,
         )
 
-    def for_language(self, language: str) -> tuple[StandardImage, StandardImage | None]:
+    def offered(self, language: str) -> tuple[str, ...]:
+        """Return the versions of a language that workloads may have, the preferred one first; empty for none."""
+        versions = (spec.version for spec in self.specs.values() if spec.language == language and spec.kind == "run")
+        return tuple(dict.fromkeys(versions)) if language != "none" else ()
+
+    def for_language(self, language: str, version: str = "") -> tuple[StandardImage, StandardImage | None]:
         """Return the image that workloads of a language run on, and the one they are built in (None: none needed).
 
+        Args:
+            language: its name.
+            version: one of those offered; empty takes the preferred one.
+
         Raises:
-            Refusal: no standard image serves this language, or it has no digest.
+            Refusal: no standard image serves this language or this version of it, or it has no digest.
         """
-        serving = [spec for spec in self.specs.values() if spec.language == language]
-        runs = [spec.name for spec in serving if spec.kind == "run"]
-        builds = [spec.name for spec in serving if spec.kind == "build"]
-        if not runs or language == "none":
-            offered = sorted({spec.language for spec in self.specs.values() if spec.kind == "run"} - {"none"})
+        offered = self.offered(language)
+        if not offered:
+            known = sorted({spec.language for spec in self.specs.values() if spec.kind == "run"} - {"none"})
             raise Refusal(
                 f"No standard image runs workloads in {language!r:.60}.",
                 where=self.where,
-                remedy=f"Languages offered: {', '.join(offered)}. Ask the platform team for another.",
+                remedy=f"Languages offered: {', '.join(known)}. Ask the platform team for another.",
             )
+        wanted = version or offered[0]
+        if wanted not in offered:
+            raise Refusal(
+                f"No standard image runs {language} {wanted!r:.60}.",
+                where=self.where,
+                remedy=f"Versions offered: {', '.join(offered)}. Ask the platform team for another.",
+            )
+        serving = [spec for spec in self.specs.values() if (spec.language, spec.version) == (language, wanted)]
+        runs = [spec.name for spec in serving if spec.kind == "run"]
+        builds = [spec.name for spec in serving if spec.kind == "build"]
         return self.get(runs[0]), self.get(builds[0]) if builds else None
 
     def by_digest(self, digest: Digest | str) -> StandardImage | None:

@@ -40,6 +40,8 @@ class Network(StrEnum):
 
 ENGINE_ZONES = (Zone.BUILD, Zone.STAGING, Zone.PRODUCTION)
 CLUSTER_ZONES = (Zone.DEV, Zone.BUILD, Zone.STAGING, Zone.PRODUCTION)
+SANDBOX_ZONES = (Zone.DEV, Zone.BUILD)
+"""Zones with a Docker engine of their own: what is built there runs in its containers."""
 
 _SEGMENT = {
     Network.CONSOLE: 0,
@@ -60,6 +62,7 @@ class Port:
     REGISTRY = 5000
     """Read-only face of the zone's registry; the writable one listens on the loopback address only."""
     REGISTRY_WRITE = 5001
+    """Reached from outside in the dev zone alone: what developers build there is believed by nobody."""
     PREFECT = 4200
     ZONE_API = 8080
     GIT = 8081
@@ -114,7 +117,7 @@ ARROWS = (
     Arrow(Network.DEVELOPER, Network.BUILD, (Port.GIT,), "push with own token"),
     Arrow(Network.DEVELOPER, Network.BUILD, (Port.REGISTRY,), "own images"),
     Arrow(Network.DEVELOPER, Network.BUILD, (Port.FEED,), "the page of their commits"),
-    Arrow(Network.DEVELOPER, Network.DEV, (Port.APISERVER, Port.NODE_PORTS), "the developers' own cluster"),
+    Arrow(Network.DEVELOPER, Network.DEV, (Port.APISERVER, Port.REGISTRY_WRITE, Port.NODE_PORTS), "`sekisho dev`"),
     Arrow(Network.DEV, Network.BUILD, (Port.GIT, Port.REGISTRY, Port.FEED), "push with own token, own images"),
     Arrow(Network.OPS, Network.BUILD, (Port.FEED,), "feed (pull), receipts (post)"),
     Arrow(Network.STAGING, Network.BUILD, (Port.REGISTRY, Port.FEED), "pull"),
@@ -125,7 +128,7 @@ ARROWS = (
     Arrow(Network.BUILD, Network.CONSOLE, (Port.EGRESS_PROXY,), "package indexes, by an allow-list"),
     Arrow(Network.CONSOLE, Network.BUILD, (Port.GIT, Port.FEED, Port.PREFECT), "a laptop's browser"),
     Arrow(Network.CONSOLE, Network.OPS, (Port.OPS,), "a laptop's browser"),
-    Arrow(Network.CONSOLE, Network.DEV, (Port.NODE_PORTS,), "a laptop's browser"),
+    Arrow(Network.CONSOLE, Network.DEV, (Port.APISERVER, Port.REGISTRY_WRITE, Port.NODE_PORTS), "`sekisho dev`"),
     Arrow(Network.CONSOLE, Network.STAGING, (Port.PREFECT, Port.NODE_PORTS), "a laptop's browser"),
     Arrow(Network.CONSOLE, Network.PRODUCTION, (Port.PREFECT, Port.NODE_PORTS), "a laptop's browser"),
 )

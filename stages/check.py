@@ -100,15 +100,16 @@ def _refusals(stage: str, reasons: list[Reason]) -> Iterator[None]:
 
 
 def _rendered(tree: Path, reasons: list[Reason]) -> tuple[str, Manifests | None]:
-    from sekisho.score import load_score  # noqa: PLC0415 - `--help` answers without it
+    from sekisho.score import load_score, reader  # noqa: PLC0415 - `--help` answers without it
     from stages.render import render  # noqa: PLC0415
 
     app = tree.resolve().name
     with _refusals("render", reasons):
         data = _score(tree)
         # The repository's name is not known here; the file's own name stands for it.
-        app = load_score(data, SCORE).name
-        manifests = render(data, app=app, image=f"{IMAGE_HOST}/apps/{app}@{_PLACEHOLDER}", where=SCORE)
+        read = reader(tree)
+        app = load_score(data, SCORE, read).name
+        manifests = render(data, app=app, image=f"{IMAGE_HOST}/apps/{app}@{_PLACEHOLDER}", where=SCORE, read=read)
         reasons.append(reason("render/score", "pass", f"{SCORE} is valid.", stage="render"))
         return app, manifests
     return app, None
@@ -127,23 +128,30 @@ def _score(tree: Path) -> bytes:
 
 
 def _look(tree: Path, rules: Rules, reasons: list[Reason]) -> None:
-    """Answer what the build will ask first: which language, which standard image, is everything locked."""
-    from stages.build.detect import detect  # noqa: PLC0415
-    from stages.build.languages import python  # noqa: PLC0415
+    """Answer what the build will ask first: which language, which version, is everything locked, how does it start."""
+    from stages.build.commands import check_command  # noqa: PLC0415
+    from stages.build.language import Unlocked  # noqa: PLC0415
+    from stages.build.planning import draft  # noqa: PLC0415
+    from stages.build.project import Project  # noqa: PLC0415
 
+    project = Project(tree)
     with _refusals("build", reasons):
-        detected = detect(tree)
-        reasons.append(reason("build/language", "pass", detected.why, stage="build"))
+        found = draft(project, rules.standard)
+        plan = found.plan
+        reasons.append(reason("build/language", "pass", found.detection.why, stage="build"))
+        notes = (*found.detection.notes, *(() if isinstance(plan, Unlocked) else plan.notes))
+        reasons.extend(reason("build/note", "warn", note, stage="build") for note in notes)
         if rules.standard.locked:
-            with _refusals("build", reasons):
-                rules.standard.for_language(detected.language)
-        if detected.language == "python":
-            with _refusals("build", reasons):
-                locked = python.packages(tree)
-                reasons.append(reason("build/lock", "pass", f"{len(locked)} packages are locked.", stage="build"))
-            with _refusals("build", reasons):
-                python.runtime(tree)
-                reasons.append(reason("build/start", "pass", "The Procfile says how it starts.", stage="build"))
+            rules.standard.for_language(plan.built_in or plan.language, plan.version)
+        if isinstance(plan, Unlocked):
+            if not rules.builds.resolves(plan.language):
+                raise plan.refusal
+            message = "There is no lock file: the gate resolves the packages once, and keeps the lock for that commit."
+            reasons.append(reason("build/lock", "warn", message, plan.refusal.remedy, stage="build"))
+            return
+        reasons.append(reason("build/lock", "pass", f"{len(plan.locked)} packages are locked.", stage="build"))
+        check_command(project, plan)
+        reasons.append(reason("build/start", "pass", "It is said how the workload starts.", stage="build"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@
     evidence/*              image, manifests and scan are there and about one another; what is missing has not passed
     standard/*              the image stands on a current standard image whose end of life is ahead
     workload/*              only kinds that a workload may have; only this image and current standard images
+    schema/valid            every object is one that the clusters' Kubernetes versions accept
     admission/*             every ValidatingAdmissionPolicy, over every object
     scan/system, packages   the scanner understood the system and saw every locked package
     scan/database           the advisories are fresh
@@ -19,9 +20,10 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from sekisho.builds import BuildRules, load_builds
 from sekisho.canonical import Digest, digest_of_json, hex_of
 from sekisho.errors import Refusal
 from sekisho.evidence import attach_statement
@@ -58,6 +60,7 @@ class Rules:
     policies: PolicySet
     limits: Limits
     standard: StandardImages
+    builds: BuildRules = field(default_factory=BuildRules)
 
 
 def load_rules(folder: Path) -> Rules:
@@ -66,7 +69,7 @@ def load_rules(folder: Path) -> Rules:
     Raises:
         PermanentError: anything in it is missing or not understood; without rules nothing passes.
     """
-    return Rules(load_policies(folder), load_limits(folder), load_standard(folder))
+    return Rules(load_policies(folder), load_limits(folder), load_standard(folder), load_builds(folder))
 
 
 def judge(subject: JudgeInput, rules: Rules, at: int) -> Verdict:
@@ -81,13 +84,15 @@ def judge(subject: JudgeInput, rules: Rules, at: int) -> Verdict:
     reasons = [*subject.problems, *evidence_reasons(subject.app, subject.image, subject.manifests, subject.scan)]
     notes: list[str] = []
     if subject.image is not None:
-        reasons += standard_reasons(subject.image, rules.standard, today, rules.limits.end_of_life.warn_days)
+        reasons += standard_reasons(subject.image, rules.standard, today, rules.limits.end_of_life)
+        notes += subject.image.notes
     if subject.manifests is not None:
         reasons += workload_reasons(subject.manifests, subject.image, rules.standard, rules.limits.kinds)
         reasons += rules.policies.check_objects(subject.manifests.objects, namespace=f"app-{subject.app}")
     if subject.scan is not None:
-        found, notes = scan_reasons(subject.app, subject.scan, rules.limits, at)
+        found, said = scan_reasons(subject.app, subject.scan, rules.limits, at)
         reasons += found
+        notes += said
     failed = any(reason.result == "fail" for reason in reasons)
     return Verdict(
         app=subject.app,

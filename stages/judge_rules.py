@@ -8,10 +8,11 @@ from typing import Literal
 
 from sekisho.canonical import hex_of
 from sekisho.kinds import resource_of
-from sekisho.limits import Limits, SeverityLimits, at_least
+from sekisho.limits import EndOfLifeLimits, Limits, SeverityLimits, at_least
 from sekisho.model import IMAGE_HOST, Finding, Image, Manifests, Reason, Scan, Severity
 from sekisho.standard import StandardImages
 from sekisho.workloads import containers_of, pod_template
+from stages.judge_schema import schema_reasons
 
 Answer = Literal["pass", "fail", "warn"]
 Owner = Literal["", "platform", "workload"]
@@ -69,7 +70,9 @@ def evidence_reasons(app: str, image: Image | None, manifests: Manifests | None,
 # -- standard images ------------------------------------------------------------------------------------------------
 
 
-def standard_reasons(image: Image, standard: StandardImages, today: dt.date, warn_days: int) -> list[Reason]:
+def standard_reasons(
+    image: Image, standard: StandardImages, today: dt.date, limits: EndOfLifeLimits
+) -> list[Reason]:
     """Answer whether the image stands on a standard image that is known, current and still mended."""
     spec, locked = standard.specs.get(image.base), standard.locked.get(image.base)
     if spec is None or locked is None:
@@ -87,8 +90,8 @@ def standard_reasons(image: Image, standard: StandardImages, today: dt.date, war
     remedy = f"The {spec.owner} moves it to a release that is still mended."
     if left < 0:
         message = f"{ends}; nobody mends it any more."
-        found.append(reason("standard/end-of-life", "fail", message, remedy, owner="platform"))
-    elif left <= warn_days:
+        found.append(reason("standard/end-of-life", limits.after, message, remedy, owner="platform"))
+    elif left <= limits.warn_days:
         found.append(reason("standard/end-of-life", "warn", f"{ends}.", remedy, owner="platform"))
     else:
         found.append(reason("standard/end-of-life", "pass", f"{ends}."))
@@ -120,6 +123,7 @@ def workload_reasons(
             message = f"{name} names a namespace; the zones choose it."
             found.append(reason("workload/kinds", "fail", message, "Leave it out.", where=name))
     found = found or [reason("workload/kinds", "pass", f"Only {', '.join(kinds)}.")]
+    found += schema_reasons(manifests.objects)
     if standard is None:
         return found
     known = {f"{IMAGE_HOST}/standard/{name}@{entry.digest}" for name, entry in standard.locked.items()}

@@ -3,7 +3,8 @@
 The same bytes serve every zone: no secret, no tag, no namespace, nothing random. Conventions that bind and harden
 build on: everything is named after the app; the need `db` is mounted from Secret `<app>-db-binding` at `/bindings/db`;
 a `route` renders to nothing; a `volume` uses PersistentVolumeClaim `<app>-<need>`, or an emptyDir when its
-class is `ephemeral`.
+class is `ephemeral`. Resources of one type, class and id are one need, under the first of their names; each name keeps
+its own folder in /bindings. render_kinds.py says which controller it becomes.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from sekisho.errors import Refusal
 from sekisho.model import IMAGE_HOST, Manifests, Need
 from sekisho.score import PlaceholderError, Problem, Problems, Reference, Workload, load_score, resolve, start_order
 from sekisho.score.environment import BINDING_ROOT, binding_secret, bound_needs, environment
+from sekisho.score.files import MAX_FILE, Read
 from sekisho.score.probes import probes
 from sekisho.score.quantity import cpu_text, is_binary, memory_bytes, memory_text, milli_cpus
+from sekisho.score.source import step
 from sekisho.score.workload import Container, File
+from stages.render_kinds import controller, is_setting, shape_of
 
 USER = 10001
 """User and group of every workload; standard images own nothing of it."""
@@ -31,8 +35,9 @@ _PINNED = re.compile(rf"{re.escape(IMAGE_HOST)}/[a-z0-9]+([._/-][a-z0-9]+)*@sha2
 _APP = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_APP - 2}}}[a-z0-9]")
 _DEFAULT_REQUEST = {"cpu": 50, "memory": 64 * 2**20}
 _DEFAULT_LIMIT = {"cpu": 500, "memory": 256 * 2**20}
-_KIND = "k8s.score.dev/kind"
-_KINDS = ("Deployment", "StatefulSet")
+LANGUAGE_ANNOTATION = "build.sekisho.dev/language"
+"""Says which language a folder is that looks like two; see stages/build/detect.py."""
+_PORT = "PORT"
 _OWN_PREFIXES = ("kubernetes.io", "k8s.io", "sekisho.dev", "k8s.score.dev")
 _MAX_ANNOTATIONS = 64 * 1024
 _STORAGE = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi)")
@@ -50,7 +55,7 @@ _POD_SECURITY = {
 }
 
 
-def render(score: bytes, *, app: str, image: str, where: str = "score.yaml") -> Manifests:
+def render(score: bytes, *, app: str, image: str, where: str = "score.yaml", read: Read | None = None) -> Manifests:
     """Render a Score file to objects without a namespace.
 
     Args:
@@ -58,6 +63,7 @@ def render(score: bytes, *, app: str, image: str, where: str = "score.yaml") -> 
         app: the app's name; must be the file's metadata.name.
         image: reference of the built image, `registry.sekisho.internal/...@sha256:...`; stands where the file says `.`.
         where: the file's name in messages.
+        read: reads what `source:` names beside score.yaml (`sekisho.score.reader`); without it such files are refused.
 
     Raises:
         Problems: (a Refusal) everything that is wrong with the file, with JSON pointer and line.
@@ -65,7 +71,7 @@ def render(score: bytes, *, app: str, image: str, where: str = "score.yaml") -> 
     """
     if not _PINNED.fullmatch(image):
         raise Refusal(f"The image {image[:200]!r} is not a digest of {IMAGE_HOST}.")
-    return _Render(load_score(score, where), app, image).manifests()
+    return _Render(load_score(score, where, read), app, image).manifests()
 
 
 class _Render:
@@ -81,13 +87,20 @@ class _Render:
     def manifests(self) -> Manifests:
         self._check_name()
         needs = self._needs()
-        kind, annotations = self._annotations()
+        shape, annotations = shape_of(self.workload, self.problems), self._annotations()
         configs = [config for container in self.workload.containers if (config := self._config_map(container))]
         pod = self._pod()
+        if shape.side_by_side and any("persistentVolumeClaim" in volume for volume in pod["volumes"]):
+            message = "Pods that run side by side cannot share one volume."
+            self._problem("/metadata/annotations", message, "Run one at a time, or keep the data in a service.")
         if configs:
             # Mounted files do not change under a running container; a changed digest starts new pods.
             annotations["sekisho.dev/files"] = digest_of_json(configs)
-        objects = [self._service_account(), *configs, *self._service(), self._controller(kind, pod, annotations)]
+        template: dict[str, Any] = {"metadata": {"labels": dict(self.labels)}, "spec": pod}
+        if annotations:
+            template["metadata"]["annotations"] = annotations
+        runs = controller(shape, self.app, self._metadata(self.app), template)
+        objects = [self._service_account(), *configs, *self._service(), runs]
         if self.problems:
             raise Problems(self.workload.source.file, list(dict.fromkeys(self.problems)))
         return Manifests(app=self.app, objects=tuple(objects), needs=needs)
@@ -111,27 +124,23 @@ class _Render:
     # -- needs ----------------------------------------------------------------------------------------------------
 
     def _needs(self) -> tuple[Need, ...]:
-        needs = []
+        needs: dict[str, Need] = {}
         for resource in self.workload.resources.values():
             params = {
-                key: self._param(value, f"{resource.pointer}/params/{key}") for key, value in resource.params.items()
+                key: self._param(value, step(f"{resource.pointer}/params", key))
+                for key, value in resource.params.items()
             }
             if resource.type == "volume" and resource.resource_class == "ephemeral":
                 continue
-            needs.append(
-                Need(
-                    name=resource.name,
-                    type=resource.type,
-                    resource_class=resource.resource_class,
-                    id=resource.id,
-                    params=params,
-                )
-            )
-        return tuple(needs)
+            name = self.workload.shared[resource.name]
+            # No id: it is the workload's own, and a zone tells it from others by the app and this name.
+            need = Need(name=name, type=resource.type, resource_class=resource.resource_class, params=params)
+            needs[name] = needs[name] if name in needs and not params else need
+        return tuple(needs.values())
 
     def _param(self, value: Any, pointer: str) -> Any:
         if isinstance(value, dict):
-            return {key: self._param(item, f"{pointer}/{key}") for key, item in value.items()}
+            return {key: self._param(item, step(pointer, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [self._param(item, f"{pointer}/{index}") for index, item in enumerate(value)]
         return self._plain(value, pointer, "Write the value itself.") if isinstance(value, str) else value
@@ -155,23 +164,21 @@ class _Render:
 
     # -- objects --------------------------------------------------------------------------------------------------
 
-    def _annotations(self) -> tuple[str, dict[str, str]]:
-        kind = "Deployment"
+    def _annotations(self) -> dict[str, str]:
+        """Return the annotations that go onto the pods."""
         kept: dict[str, str] = {}
         for key, value in sorted(self.workload.annotations.items()):
-            pointer = f"/metadata/annotations/{key.replace('/', '~1')}"
             prefix = key.rpartition("/")[0]
-            if key == _KIND and value in _KINDS:
-                kind = value
-            elif key == _KIND:
-                self._problem(pointer, f"The kind {value[:60]!r} is not supported.", f"Use one of {', '.join(_KINDS)}.")
-            elif any(prefix == own or prefix.endswith(f".{own}") for own in _OWN_PREFIXES):
-                self._problem(pointer, "This annotation belongs to the platform.", "Use a prefix of your own.")
+            if key == LANGUAGE_ANNOTATION or is_setting(key):
+                continue  # for the build stage and for the controller, which say what is wrong with it
+            if any(prefix == own or prefix.endswith(f".{own}") for own in _OWN_PREFIXES):
+                remedy = "Use a prefix of your own; docs/score.md lists the annotations that the line reads."
+                self._problem(step("/metadata/annotations", key), "This annotation belongs to the platform.", remedy)
             else:
                 kept[key] = value
         if sum(len(key) + len(value) for key, value in kept.items()) > _MAX_ANNOTATIONS:
             self._problem("/metadata/annotations", "The annotations are bigger than 64 KiB together.")
-        return kind, kept
+        return kept
 
     def _service_account(self) -> dict[str, Any]:
         return {
@@ -192,22 +199,6 @@ class _Render:
         spec = {"type": "ClusterIP", "selector": selector, "ports": ports}
         return [{"apiVersion": "v1", "kind": "Service", "metadata": self._metadata(self.app), "spec": spec}]
 
-    def _controller(self, kind: str, pod: dict[str, Any], annotations: dict[str, str]) -> dict[str, Any]:
-        template: dict[str, Any] = {"metadata": {"labels": dict(self.labels)}, "spec": pod}
-        if annotations:
-            template["metadata"]["annotations"] = annotations
-        spec: dict[str, Any] = {
-            "replicas": 1,
-            "selector": {"matchLabels": {"app.kubernetes.io/name": self.app}},
-            "template": template,
-        }
-        if kind == "StatefulSet":
-            spec["serviceName"] = self.app
-        elif any("persistentVolumeClaim" in volume for volume in pod["volumes"]):
-            # Two pods cannot hold one ReadWriteOnce claim: the old one goes first.
-            spec["strategy"] = {"type": "Recreate"}
-        return {"apiVersion": "apps/v1", "kind": kind, "metadata": self._metadata(self.app), "spec": spec}
-
     # -- files ----------------------------------------------------------------------------------------------------
 
     def _config_map(self, container: Container) -> dict[str, Any] | None:
@@ -215,14 +206,19 @@ class _Render:
             return None
         text: dict[str, str] = {}
         binary: dict[str, str] = {}
+        size = 0
         for file in container.files:
+            size += len(file.content) if isinstance(file.content, bytes) else len(file.content.encode())
             if isinstance(file.content, bytes):
                 binary[_file_key(file)] = base64.b64encode(file.content).decode()
             elif file.expand:
                 remedy = f"Read {BINDING_ROOT}/{{need}}/{{output}} when the program starts, or use a variable."
-                text[_file_key(file)] = self._plain(file.content, f"{file.pointer}/content", remedy)
+                text[_file_key(file)] = self._plain(file.content, file.at, remedy)
             else:
                 text[_file_key(file)] = file.content
+        if size > MAX_FILE:
+            message = f"The files of a container are bigger than {MAX_FILE} bytes together."
+            self._problem(f"{container.pointer}/files", message, "Let the big ones be part of the image.")
         config: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -255,7 +251,7 @@ class _Render:
             found["command"] = list(container.command)
         if container.args:
             found["args"] = list(container.args)
-        if env := environment(self.workload, container, self.app, self.problems):
+        if env := self._environment(container):
             found["env"] = env
         if alone and self.workload.ports:
             ports = sorted({(port.target, port.protocol) for port in self.workload.ports})
@@ -266,6 +262,18 @@ class _Render:
         found["volumeMounts"] = self._mounts(container)
         return found
 
+    def _environment(self, container: Container) -> list[dict[str, Any]]:
+        """Return a container's variables. What is built here listens on $PORT, so that score.yaml alone names the port.
+
+        Of several TCP ports it is the first in the file; a PORT of the developer's own counts.
+        """
+        env = environment(self.workload, container, self.app, self.problems)
+        if container.image == "." and _PORT not in container.variables:
+            order = list((self.workload.source.value.get("service") or {}).get("ports") or {})
+            ports = sorted(self.workload.ports, key=lambda port: order.index(port.name))
+            env.extend([{"name": _PORT, "value": str(port.target)} for port in ports if port.protocol == "TCP"][:1])
+        return env
+
     def _image(self, container: Container) -> str:
         if container.image == ".":
             return self.image
@@ -274,6 +282,8 @@ class _Render:
             remedy = (
                 f"Write image: . for what is built here, or {IMAGE_HOST}/standard/NAME@sha256:... for a standard image."
             )
+            if "${" in container.image:
+                message, remedy = "Score expands no placeholders in an image.", f"Write the image itself. {remedy}"
             self._problem(f"{container.pointer}/image", message, remedy)
         return container.image
 
@@ -293,9 +303,10 @@ class _Render:
             mounts[mount.target] = entry
         mounts |= self._file_mounts(container)
         for need in bound_needs(self.workload):
-            name = _short(f"binding-{need}")
+            first = self.workload.shared[need]
+            name = _short(f"binding-{first}")
             # 0440: the workload's group (fsGroup) reads it, nobody writes.
-            self.volumes[name] = {"secret": {"secretName": binding_secret(self.app, need), "defaultMode": 0o440}}
+            self.volumes[name] = {"secret": {"secretName": binding_secret(self.app, first), "defaultMode": 0o440}}
             mounts[f"{BINDING_ROOT}/{need}"] = {"name": name, "mountPath": f"{BINDING_ROOT}/{need}", "readOnly": True}
         if "/tmp" not in mounts:  # noqa: S108 - the container's
             self.volumes["tmp"] = {"emptyDir": {}}
@@ -323,11 +334,13 @@ class _Render:
             remedy = "Declare a resource of type volume and name it: source: ${resources.NAME}."
             self._problem(pointer, "This is not a resource of type volume.", remedy)
             return None
-        name = _short(f"volume-{need}")
+        first = self.workload.shared[need]
+        name = _short(f"volume-{first}")
         if resource.resource_class != "ephemeral":
-            self.volumes[name] = {"persistentVolumeClaim": {"claimName": f"{self.app}-{need}"}}
+            self.volumes[name] = {"persistentVolumeClaim": {"claimName": f"{self.app}-{first}"}}
             return name
-        size = resource.params.get("size")
+        twins = (twin for twin in self.workload.resources.values() if self.workload.shared[twin.name] == first)
+        size = next((twin.params["size"] for twin in twins if "size" in twin.params), None)
         if size is not None and not (isinstance(size, str) and _STORAGE.fullmatch(size)):
             self._problem(f"{resource.pointer}/params", "The size is not one such as 512Mi or 2Gi.")
         limit = (

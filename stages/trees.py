@@ -60,7 +60,7 @@ def check_name(path: str, *, where: str = "") -> str:
         raise Refusal(f"The file name {path!r} is not UTF-8.", where=shown, remedy="Rename the file.") from error
     if not path or len(encoded) > MAX_PATH:
         raise Refusal(f"The file name {path[:80]!r} is empty or too long.", where=shown, remedy="Rename the file.")
-    if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in path):
+    if not path.isprintable() and any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in path):
         raise Refusal(f"The file name {path!r} has control characters.", where=shown, remedy="Rename the file.")
     for part in path.split("/"):
         if part in {"", ".", ".."} or part.lower() == ".git":

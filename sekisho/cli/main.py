@@ -29,6 +29,7 @@ app = typer.Typer(
 
     \b
       sekisho up                                the zones of this machine
+      sekisho dev examples/guestbook            your copy in the dev cluster, at every save
       sekisho check examples/guestbook          the gate's verdict, before any push
       git push http://.../guestbook.git main    the verdict comes within the push
       sekisho releases guestbook                how far each release has come
@@ -138,6 +139,42 @@ def check(
     from sekisho.cli import check as commands  # noqa: PLC0415
 
     raise typer.Exit(commands.check(path, as_json=json))
+
+
+@app.command(short_help="List the standard images and what the gate says of each.")
+def images(
+    name: Annotated[str, typer.Argument(help="One image only, with all that was found.", metavar="[NAME]")] = "",
+    json: Json = False,
+) -> None:
+    """List the standard images: version, owner, end of life, and the gate's verdict; exit code 1 when one has failed.
+
+    \b
+    Example: sekisho images python
+    """
+    from sekisho.cli import images as commands  # noqa: PLC0415
+
+    raise typer.Exit(commands.images(name, as_json=json))
+
+
+@app.command(short_help="Run a working copy in the dev cluster, again at every save.")
+def dev(
+    path: Annotated[Path, typer.Argument(help="Working copy with a score.yaml.", metavar="[PATH]")] = Path(),
+    port: Annotated[int, typer.Option("--port", help="Port of this machine; by default the workload's own.")] = 0,
+    who: Annotated[
+        str, typer.Option("--as", help="Who you are; by default your login name.", envvar="SEKISHO_DEVELOPER")
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON event a line instead of text.")] = False,
+) -> None:
+    """Run a working copy in the dev cluster, again at every save, until Ctrl-C.
+
+    No gate stands there; what it would say is shown as a hint.
+
+    \b
+    Example: sekisho dev examples/guestbook
+    """
+    from sekisho.cli import dev as commands  # noqa: PLC0415
+
+    commands.dev(path, port=port, who=who, as_json=json)
 
 
 # -- releases ----------------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
-"""Where ops is, and what a digest's beginning stands for."""
+"""Where ops and the build zone are, and what a digest's beginning stands for."""
 
 from __future__ import annotations
 
 import os
 import re
 
-from sekisho.clients import OpsClient
+from sekisho.clients import FeedClient, OpsClient
 from sekisho.errors import Refusal, UsageError
 from sekisho.zones import Port, Zone, address
 
@@ -16,6 +16,11 @@ _FULL = 64
 def ops() -> OpsClient:
     """Return a client of ops: SEKISHO_OPS, else ops of this machine."""
     return OpsClient(os.environ.get("SEKISHO_OPS") or f"http://{address(Zone.OPS)}:{Port.OPS}")
+
+
+def build() -> FeedClient:
+    """Return a client of the build zone's pages: SEKISHO_BUILD, else the build zone of this machine."""
+    return FeedClient(os.environ.get("SEKISHO_BUILD") or f"http://{address(Zone.BUILD)}:{Port.FEED}")
 
 
 def digest_prefix(text: str, what: str) -> str:

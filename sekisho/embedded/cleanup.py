@@ -15,7 +15,7 @@ from sekisho.embedded.postgres import EXTERNAL
 from sekisho.embedded.services import docker_folder, proxy_folder
 from sekisho.embedded.supervise import run_folder
 from sekisho.errors import PermanentError
-from sekisho.zones import CLUSTER_ZONES, Zone, ZoneHome, home
+from sekisho.zones import CLUSTER_ZONES, SANDBOX_ZONES, Zone, ZoneHome, home
 
 _ROUNDS = 20
 _SHIM_SOCKETS = Path("/run/containerd/s")
@@ -71,8 +71,8 @@ def clear_zone(zone: Zone, *, purge: bool) -> None:
     netns.run(["ip", "-n", netns.ROUTER, "link", "delete", f"sk-{zone}"], check=False)
     if zone in CLUSTER_ZONES:
         _forget_runtime(ClusterHome(zone))
-    if zone is Zone.BUILD:
-        remove_tree(docker_folder() / "exec")
+    if zone in SANDBOX_ZONES:
+        remove_tree(docker_folder(zone) / "exec")
     if purge:
         for root in roots:
             remove_tree(root)

@@ -14,7 +14,7 @@ from typing import Any
 from sekisho.embedded import firewall
 from sekisho.embedded.cluster_home import DNS_HOST, ClusterHome
 from sekisho.model import IMAGE_HOST
-from sekisho.zones import Port, address
+from sekisho.zones import Port, Zone, address
 
 PAUSE_IMAGE = f"{IMAGE_HOST}/standard/pause:latest"
 CNI_PLUGINS = "/usr/lib/cni"
@@ -67,6 +67,8 @@ def kubelet(home: ClusterHome) -> str:
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "512Mi", "imagefs.available": "512Mi"},
             "imageGCHighThresholdPercent": 98,
             "imageGCLowThresholdPercent": 97,
+            # In the dev cluster each save is an image of its own; elsewhere an image that may be gone back to stays.
+            "imageMaximumGCAge": "6h" if home.zone is Zone.DEV else "0s",
             "nodeStatusUpdateFrequency": "10s",
             "syncFrequency": "1m",
             "enableProfilingHandler": False,

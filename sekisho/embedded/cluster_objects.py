@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sekisho import developers
 from sekisho.embedded import firewall
 from sekisho.embedded.cluster_home import DNS_HOST
 from sekisho.zones import Zone, address
@@ -76,7 +77,9 @@ def bootstrap_objects(zone: Zone) -> list[dict[str, Any]]:
     """Return the objects of a fresh cluster, in order of apply."""
     dns = _rule([""], ["endpoints", "services", "pods", "namespaces"], ["list", "watch"])
     slices = _rule(["discovery.k8s.io"], ["endpointslices"], ["list", "watch"])
+    people = developers.cluster_objects() if zone is Zone.DEV else []
     return [
+        *people,
         _cluster_role("sekisho:zone", zone_rules()),
         _binding("sekisho:zone", "sekisho:zone", "User", f"sekisho:{zone}"),
         # It holds the key that signs every service account's token: less would only look like less.

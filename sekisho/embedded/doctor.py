@@ -14,9 +14,9 @@ from typing import Literal
 from sekisho.embedded import netns, network, runtime, supervise
 from sekisho.embedded.cluster_home import ClusterHome
 from sekisho.embedded.kubernetes import cgroup_hierarchies, limit_path_lengths
-from sekisho.embedded.services import index_hosts
 from sekisho.errors import SekishoError
 from sekisho.model import Document
+from sekisho.package_indexes import index_hosts, read_roots
 from sekisho.tools import report as tools_report
 from sekisho.zones import CLUSTER_ZONES, Network, Port, address, home
 
@@ -235,8 +235,10 @@ def _downloads() -> list[Finding]:
 
 
 def _egress() -> list[Finding]:
-    hosts = ", ".join(host for host, _ in index_hosts()) or "none"
-    message = f"Builds reach these package indexes through {address(Network.CONSOLE)}:{Port.EGRESS_PROXY}: {hosts}."
+    indexes = ", ".join(f"{root.name}: {root.url}" for root in read_roots(os.environ))
+    hosts = ", ".join(host for host, _ in index_hosts())
+    proxy = f"{address(Network.CONSOLE)}:{Port.EGRESS_PROXY}"
+    message = f"Builds take packages from {indexes}; the package proxy at {proxy} lets these hosts through: {hosts}."
     return [_finding("package indexes", "ok", message)]
 
 

@@ -103,8 +103,10 @@ _PLURALS = {
     "EndpointSlice": "endpointslices",
     "ClusterRole": "clusterroles",
     "ClusterRoleBinding": "clusterrolebindings",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
 }
-_CLUSTER_WIDE = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+_CLUSTER_WIDE = set(_PLURALS) - {"Service", "EndpointSlice"}
 
 
 def object_path(item: dict[str, Any]) -> str:

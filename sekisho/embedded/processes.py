@@ -12,8 +12,8 @@ from pathlib import Path
 from sekisho.embedded import netns
 from sekisho.embedded.cluster_home import ClusterHome
 from sekisho.embedded.kubernetes import cgroup_hierarchies
-from sekisho.embedded.services import DOCKER_CGROUP
-from sekisho.zones import CLUSTER_ZONES, Network, Zone, ZoneHome
+from sekisho.embedded.services import docker_cgroup
+from sekisho.zones import CLUSTER_ZONES, SANDBOX_ZONES, Network, Zone, ZoneHome
 
 _PROC = Path("/proc")
 
@@ -62,10 +62,11 @@ def cgroups_of(zone: Zone | str) -> tuple[str, ...]:
     """Return a zone's cgroups: its own, and one for each of its containers that the runtime knows."""
     if str(zone) not in CLUSTER_ZONES:
         return ()
-    cluster = ClusterHome(Zone(str(zone)))
+    known = Zone(str(zone))
+    cluster = ClusterHome(known)
     bundles = cluster.containerd_state.glob("io.containerd.runtime.v2.task/k8s.io/*")
     own = [cluster.cgroup, *(f"/k8s.io/{bundle.name}" for bundle in bundles)]
-    return (*own, DOCKER_CGROUP) if str(zone) == Zone.BUILD else tuple(own)
+    return (*own, docker_cgroup(known)) if known in SANDBOX_ZONES else tuple(own)
 
 
 def _cgroup_folders(paths: Iterable[str]) -> list[Path]:

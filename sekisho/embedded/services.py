@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import configparser
+import hashlib
 import json
 import os
 import re
 import secrets
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sekisho.canonical import digest_of_file
 from sekisho.embedded.binaries import binary
 from sekisho.embedded.content import content_digest
 from sekisho.embedded.owners import GIT_USER, PROXY_USER, Owner, ensure_folder, write_file
 from sekisho.embedded.runtime import Python
 from sekisho.embedded.supervise import Check, Program
+from sekisho.package_indexes import HTTPS, handed_on, index_hosts, valid_host
 from sekisho.zones import CLUSTER_ZONES, ENGINE_ZONES, Network, Port, Zone, ZoneHome, address, home, prefix
-
-_HTTPS = 443
-DOCKER_CGROUP = "/sekisho/build-docker"
-
 
 # -- registries ----------------------------------------------------------------------------------------------------
 
@@ -37,11 +35,16 @@ def write_registry(zone: Zone) -> None:
         write_file(secret, secrets.token_hex(32), 0o600, owner)
     shared = secret.read_text(encoding="ascii")
     faces = {
-        "write.json": _registry(folder, f"127.0.0.1:{Port.REGISTRY_WRITE}", shared, read_only=False),
+        "write.json": _registry(folder, f"{_writable_from(zone)}:{Port.REGISTRY_WRITE}", shared, read_only=False),
         "read.json": _registry(folder, f"{address(zone)}:{Port.REGISTRY}", shared, read_only=True),
     }
     for name, text in faces.items():
         write_file(folder / name, text, 0o600, owner)
+
+
+def _writable_from(zone: Zone) -> str:
+    """Return the address of the writable face: only developers may come from outside, and the firewall says who."""
+    return "0.0.0.0" if zone is Zone.DEV else "127.0.0.1"  # noqa: S104
 
 
 def _registry(folder: Path, listen: str, secret: str, *, read_only: bool) -> str:
@@ -86,35 +89,50 @@ def registry_programs(zone: Zone) -> tuple[Program, ...]:
             name,
             (binary("registry"), "serve", str(folder / f"{face}.json")),
             user=zone_home.user,
-            environment={"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "GOGC": "50"},
+            environment={
+                "OTEL_TRACES_EXPORTER": "none",
+                "OTEL_METRICS_EXPORTER": "none",
+                "GOGC": "50",
+                # Read once, at its start: `up` starts it anew when it has changed.
+                "SEKISHO_CONTENT": _content(folder / f"{face}.json"),
+            },
             check=Check("http", host=host, port=port, path="/v2/"),
         )
         for name, face, host, port in faces
     )
 
 
+def _content(path: Path) -> str:
+    return digest_of_file(path).removeprefix("sha256:")[:16] if path.is_file() else ""
+
+
 # -- the build sandbox's engine ------------------------------------------------------------------------------------
 
 
-def write_docker() -> None:
+def write_docker(zone: Zone) -> None:
     """Write the container engine's folder and an empty configuration of its own."""
-    owner = Owner.of(ZoneHome(Zone.BUILD).user)
-    folder = docker_folder()
+    owner = Owner.of(ZoneHome(zone).user)
+    folder = docker_folder(zone)
     ensure_folder(folder, 0o750, Owner(0, owner.gid))
     write_file(folder / "daemon.json", "{}\n", 0o600, Owner())
 
 
-def docker_folder() -> Path:
-    """Return the folder of the build zone's container engine."""
-    return ZoneHome(Zone.BUILD).root / "docker"
+def docker_folder(zone: Zone) -> Path:
+    """Return the folder of a zone's container engine."""
+    return ZoneHome(zone).root / "docker"
 
 
-def docker_programs() -> tuple[Program, ...]:
-    """Return the build zone's container engine: no bridge, no firewall rules, no network for what it runs."""
-    folder = docker_folder()
+def docker_cgroup(zone: Zone) -> str:
+    """Return the cgroup that holds all containers of a zone's container engine."""
+    return f"/sekisho/{zone}-docker"
+
+
+def docker_programs(zone: Zone) -> tuple[Program, ...]:
+    """Return a zone's container engine: no bridge, no firewall rules, no network for what it runs."""
+    folder = docker_folder(zone)
     return (
         Program(
-            str(Zone.BUILD),
+            str(zone),
             "docker",
             (
                 binary("dockerd"),
@@ -123,7 +141,7 @@ def docker_programs() -> tuple[Program, ...]:
                 f"--exec-root={folder / 'exec'}",
                 f"--pidfile={folder / 'docker.pid'}",
                 f"--host=unix://{folder / 'docker.sock'}",
-                f"--group={ZoneHome(Zone.BUILD).user}",
+                f"--group={ZoneHome(zone).user}",
                 "--bridge=none",
                 "--iptables=false",
                 "--ip6tables=false",
@@ -131,7 +149,7 @@ def docker_programs() -> tuple[Program, ...]:
                 "--ip-masq=false",
                 "--userland-proxy=false",
                 "--exec-opt=native.cgroupdriver=cgroupfs",
-                f"--cgroup-parent={DOCKER_CGROUP}",
+                f"--cgroup-parent={docker_cgroup(zone)}",
                 "--log-level=warn",
                 "--max-concurrent-downloads=1",
             ),
@@ -146,64 +164,6 @@ def docker_programs() -> tuple[Program, ...]:
 # -- the package proxy ---------------------------------------------------------------------------------------------
 
 
-def index_hosts() -> tuple[tuple[str, int], ...]:
-    """Return the package indexes that builds may reach, as host and port: pip's configured ones, else its default.
-
-    SEKISHO_EGRESS_HOSTS (names, comma-separated) adds others.
-    """
-    urls = [os.environ.get("PIP_INDEX_URL", ""), *os.environ.get("PIP_EXTRA_INDEX_URL", "").split()]
-    for path in _pip_files():
-        parser = configparser.RawConfigParser()
-        try:
-            parser.read(path, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError):
-            continue
-        for section in ("global", "install", "download"):
-            for key in ("index-url", "extra-index-url"):
-                urls += parser.get(section, key, fallback="").split()
-    found = {parts for url in urls if (parts := _host_and_port(url))}
-    index, files = default_index()
-    if not any(url for url in urls):
-        found.add((index, _HTTPS))
-    if any(host == index for host, _ in found):
-        found.add((files, _HTTPS))
-    extra = os.environ.get("SEKISHO_EGRESS_HOSTS", "")
-    found |= {(name.strip().lower(), _HTTPS) for name in extra.split(",") if _HOST.fullmatch(name.strip().lower())}
-    return tuple(sorted(found))
-
-
-def default_index() -> tuple[str, str]:
-    """Return the hosts of pip's default index and of its files, as the pip that is installed knows them."""
-    from pip._internal.models.index import PyPI  # noqa: PLC0415 -- slow, and only `up` and `doctor` ask
-
-    return PyPI.netloc, PyPI.file_storage_domain
-
-
-_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-
-
-def _pip_files() -> list[Path]:
-    user = Path.home()
-    return [
-        Path("/etc/pip.conf"),
-        user / ".pip" / "pip.conf",
-        user / ".config" / "pip" / "pip.conf",
-        Path(sys.prefix) / "pip.conf",
-        *([Path(os.environ["PIP_CONFIG_FILE"])] if os.environ.get("PIP_CONFIG_FILE") else []),
-    ]
-
-
-def _host_and_port(url: str) -> tuple[str, int] | None:
-    try:
-        parts = urlsplit(url)
-        host, port = (parts.hostname or "").lower(), parts.port
-    except ValueError:
-        return None
-    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host):
-        return None
-    return host, port or (_HTTPS if parts.scheme == "https" else 80)
-
-
 def write_proxy() -> None:
     """Write the package proxy's configuration (tinyproxy.conf(5)): one client, few hosts, deny by default."""
     owner = Owner.of(PROXY_USER)
@@ -211,12 +171,13 @@ def write_proxy() -> None:
     ensure_folder(folder, 0o700, owner)
     hosts = index_hosts()
     names = "".join("^" + re.escape(host) + "$\n" for host in sorted({host for host, _ in hosts}))
-    ports = sorted({port for _, port in hosts} - {80} | {_HTTPS})
+    ports = sorted({port for _, port in hosts} - {80} | {HTTPS})
     lines = [
         f"Port {Port.EGRESS_PROXY}",
         f"Listen {address(Network.CONSOLE)}",
         "Timeout 300",
-        "MaxClients 50",
+        # Builds at the same time have some forty connections each; one too many would wait until another ends.
+        "MaxClients 400",
         "LogLevel Warning",
         "DisableViaHeader Yes",
         f"Allow {address(Zone.BUILD)}",
@@ -240,7 +201,7 @@ def _upstream() -> list[str]:
         port = parts.port
     except ValueError:
         return []
-    if parts.scheme != "http" or not parts.hostname or port is None or not _HOST.fullmatch(parts.hostname.lower()):
+    if parts.scheme != "http" or not parts.hostname or port is None or not valid_host(parts.hostname):
         return []
     return [f"Upstream http {parts.netloc}"] if re.fullmatch(r"[A-Za-z0-9._~%!$&*+=:@-]+", parts.netloc) else []
 
@@ -252,12 +213,18 @@ def proxy_folder() -> Path:
 
 def proxy_programs() -> tuple[Program, ...]:
     """Return the package proxy, which lives on the console: the build zone has no other way out."""
+    hasher = hashlib.sha256()
+    for name in ("tinyproxy.conf", "hosts"):
+        path = proxy_folder() / name
+        hasher.update(path.read_bytes() if path.exists() else b"")
     return (
         Program(
             str(Network.CONSOLE),
             "egress-proxy",
             (binary("tinyproxy"), "-d", "-c", str(proxy_folder() / "tinyproxy.conf")),
             user=PROXY_USER,
+            # It reads its files once: with other ones `up` starts it anew.
+            environment={"SEKISHO_CONTENT": hasher.hexdigest()[:16]},
             check=Check("tcp", host=address(Network.CONSOLE), port=Port.EGRESS_PROXY),
         ),
     )
@@ -299,7 +266,18 @@ def line_programs(zone: Zone, python: Python) -> tuple[Program, ...]:
             )
         )
         needs = ("engine", "node-ready", "registry", "registry-read", "trust")
-        found.append(_line(zone, "zone", ("flows.zone", *arguments), python, after=needs, port=Port.ZONE_API))
+        indexes = handed_on(os.environ) if zone is Zone.BUILD else {}
+        found.append(
+            _line(
+                zone,
+                "zone",
+                ("flows.zone", *arguments),
+                python,
+                after=needs,
+                port=Port.ZONE_API,
+                environment=indexes,
+            )
+        )
     if zone is Zone.OPS:
         found.append(_line(zone, "ops", ("sekisho.ops",), python, after=("databases", "trust"), port=Port.OPS))
     return tuple(found)
@@ -317,6 +295,7 @@ def _line(
     user: str = "",
     folder: Path | None = None,
     umask: str = "077",
+    environment: Mapping[str, str] | None = None,
 ) -> Program:
     zone_home = ZoneHome(zone)
     place = folder or zone_home.root / "home"
@@ -334,6 +313,7 @@ def _line(
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
             "SEKISHO_CONTENT": content_digest(zone),
+            **(environment or {}),
             **python.environment,
         },
         after=after,

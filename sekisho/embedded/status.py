@@ -134,7 +134,7 @@ def urls(zone: Zone) -> tuple[Url, ...]:
     if zone is Zone.OPS:
         found.append(Url(name="board", url=f"http://{node}:{Port.OPS}", reached_from="infra, console"))
     if zone is Zone.DEV:
-        found.append(Url(name="cluster", url=f"https://{node}:{Port.APISERVER}", reached_from="developer"))
+        found.append(Url(name="cluster", url=f"https://{node}:{Port.APISERVER}", reached_from="developer, console"))
     return tuple(found)
 
 

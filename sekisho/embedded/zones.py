@@ -37,7 +37,7 @@ from sekisho.embedded.steps import Progress, Step, StepDone, run_steps
 from sekisho.embedded.supervise import Program, Supervisor
 from sekisho.errors import PermanentError, TemporaryError
 from sekisho.profile import Profile
-from sekisho.zones import CLUSTER_ZONES, Network, Port, Zone, ZoneHome, address, home
+from sekisho.zones import CLUSTER_ZONES, SANDBOX_ZONES, Network, Port, Zone, ZoneHome, address, home
 
 _LEAST_FREE_BYTES = 2 << 30
 
@@ -294,8 +294,8 @@ def _write_zone(zone: Zone) -> None:
         postgres.write_server(postgres.zone_server(zone))
     if zone is Zone.PRODUCTION:
         postgres.write_server(postgres.external_server())
-    if zone is Zone.BUILD:
-        services.write_docker()
+    if zone in SANDBOX_ZONES:
+        services.write_docker(zone)
 
 
 def zone_programs(zone: Zone, python: runtime.Python) -> list[Program]:
@@ -308,8 +308,8 @@ def zone_programs(zone: Zone, python: runtime.Python) -> list[Program]:
         found.append(postgres.zone_server(zone).program())
     if zone is Zone.PRODUCTION:
         found.append(postgres.external_server().program())
-    if zone is Zone.BUILD:
-        found += services.docker_programs()
+    if zone in SANDBOX_ZONES:
+        found += services.docker_programs(zone)
     return [*found, *services.line_programs(zone, python)]
 
 

@@ -29,7 +29,6 @@ if [ -n "$SEKISHO_PARENT" ]; then
     cp -a "$SEKISHO_PARENT/." "$1/"
 fi
 mkdir -p "$1/var/cache/apt/archives"
-[ -n "$SEKISHO_CACHE" ] || exit 0
 for deb in "$SEKISHO_CACHE"/*.deb; do
     [ ! -e "$deb" ] || cp -l "$deb" "$1/var/cache/apt/archives/"
 done
@@ -37,11 +36,11 @@ done
 
 _KEEP_HOOK = """#!/bin/sh
 set -eu
-[ -n "$SEKISHO_CACHE" ] || exit 0
 for deb in "$1"/var/cache/apt/archives/*.deb; do
     [ -e "$deb" ] || continue
     name="${deb##*/}"
-    [ -e "$SEKISHO_CACHE/$name" ] || cp -l "$deb" "$SEKISHO_CACHE/$name"
+    # Another build at the same time may have kept it first.
+    [ -e "$SEKISHO_CACHE/$name" ] || cp -l "$deb" "$SEKISHO_CACHE/$name" || [ -e "$SEKISHO_CACHE/$name" ]
 done
 rm -f "$1"/var/cache/apt/archives/*.deb
 """
@@ -77,7 +76,7 @@ def make_rootfs(
     Args:
         debian: suite, mirrors, epoch.
         target: directory to make; its parent is on the same file system as `cache`.
-        variant: mmdebstrap's: `essential`, `custom` (on top of `parent`), `extract`.
+        variant: mmdebstrap's: `essential`, `custom` (on top of `parent`).
         packages: what to include.
         cache: directory of downloaded packages.
         parent: root file system with package lists to start from.
@@ -117,8 +116,7 @@ def make_rootfs(
         "TMPDIR": str(work),
         "SOURCE_DATE_EPOCH": str(debian.epoch),
         "SEKISHO_PARENT": str(parent or ""),
-        # Of a few extracted packages the archives stay where they are: their names tell the versions.
-        "SEKISHO_CACHE": "" if variant == "extract" else str(cache),
+        "SEKISHO_CACHE": str(cache),
         **{name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")},
     }
     try:
@@ -147,15 +145,34 @@ def compile_python(root: Path, interpreter: str) -> None:
     run_isolated(["chroot", str(root), f"/usr/bin/{interpreter}", *options], environment)
 
 
-def run_isolated(command: Sequence[str], environment: dict[str, str]) -> None:
+def run_in(root: Path, command: Sequence[str], environment: dict[str, str]) -> None:
+    """Run a program in a root file system, without network.
+
+    Raises:
+        PermanentError: it failed; the end of what it said is in the message.
+    """
+    settings = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+    (root / "proc").mkdir(exist_ok=True)
+    options = ("--net", f"--mount-proc={root}/proc")
+    run_isolated(["chroot", str(root), *command], {**settings, **environment}, options)
+
+
+def run_isolated(
+    command: Sequence[str], environment: dict[str, str], options: Sequence[str] = ("--mount-proc",)
+) -> None:
     """Run a program in mount and process namespaces of its own, which die with us.
+
+    Args:
+        command: program and arguments.
+        environment: all of it.
+        options: more for unshare(1).
 
     Raises:
         TemporaryError: it failed and says that the network is the cause.
         PermanentError: it failed otherwise.
     """
     wrapped = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    wrapped += ["--mount-proc", "--", *command]
+    wrapped += [*options, "--", *command]
     done = subprocess.run(
         wrapped,
         env=environment,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from sekisho.errors import Refusal
 from sekisho.standard import DirectorySpec, FileSpec, UserSpec
 
 _INSTALLED = "install ok installed"
-_DEB = re.compile(r"(?P<name>[^_]+)_(?P<version>[^_]+)_[^_]+\.deb")
+_SOURCE = re.compile(r"(?P<name>[^ (]+)(?: \((?P<version>[^)]+)\))?")
 
 
 def place_files(root: Path, files: Iterable[FileSpec], find: Callable[[str], Path]) -> None:
@@ -37,6 +37,15 @@ def make_directories(root: Path, directories: Iterable[DirectorySpec]) -> None:
         os.chown(target, item.uid, item.uid)
 
 
+def make_links(root: Path, links: Mapping[str, str]) -> None:
+    """Make symbolic links in `root`; what stood in their place is replaced, unless it is a directory."""
+    for link, value in sorted(links.items()):
+        place = _within(root, link)
+        _make_parents(root, place)
+        place.unlink(missing_ok=True)
+        place.symlink_to(value)
+
+
 def make_users(root: Path, users: Iterable[UserSpec]) -> None:
     """Add users, without password and shell, to `root`; programs such as initdb want a name for their number."""
     for user in users:
@@ -44,22 +53,23 @@ def make_users(root: Path, users: Iterable[UserSpec]) -> None:
         _append(root / "etc" / "group", f"{user.name}:x:{user.uid}:\n")
 
 
-def dpkg_packages(root: Path) -> tuple[str, ...]:
-    """Return `name=version` of every installed package of a root file system, sorted (deb-status in dpkg-query(1))."""
+def dpkg_packages(root: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the installed packages of a root file system, `name=version`, sorted; and where they were built from.
+
+    The second is the source, `name=version`, of each package whose source has another name or version than itself
+    (deb-status in dpkg-query(1); Source in deb-control(5)).
+    """
     status = root / "var/lib/dpkg/status"
-    found = []
+    found, sources = [], {}
     for paragraph in status.read_text(encoding="utf-8", errors="replace").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
-        if fields.get("Status") == _INSTALLED:
-            found.append(f"{fields['Package']}={fields['Version']}")
-    return tuple(sorted(found))
-
-
-def archive_packages(archives: Path, names: Iterable[str]) -> tuple[str, ...]:
-    """Return `name=version` of the named packages among the downloaded archives (apt's file names)."""
-    matches = [_DEB.fullmatch(path.name) for path in archives.glob("*.deb")]
-    found = {match["name"]: match["version"].replace("%3a", ":") for match in matches if match}
-    return tuple(sorted(f"{name}={found[name]}" for name in names if name in found))
+        if fields.get("Status") != _INSTALLED:
+            continue
+        name, version = fields["Package"], fields["Version"]
+        found.append(f"{name}={version}")
+        if match := _SOURCE.fullmatch(fields.get("Source", "")):
+            sources[name] = f"{match['name']}={match['version'] or version}"
+    return tuple(sorted(found)), sources
 
 
 def _append(path: Path, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Where the files of an image come from: the project's own, the pinned scanner, or a fetched package."""
+"""Where the files of an image come from: the project's own, or the pinned scanner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sekisho.errors import PermanentError, Refusal
 from sekisho.tools.locate import SCANNER_SHA256
 from sekisho.tools.lock import architecture, load_lock
 
-TOOL, PACKAGE = "tool:", "package:"
+TOOL = "tool:"
 
 
 def project_root() -> Path:
@@ -30,8 +30,7 @@ class Sources:
     def identity(self, source: str) -> str:
         """Return what stands for a source's content in an image's key.
 
-        For the scanner that is its pinned digest (its bytes are checked when they are used, not at every look); for a
-        file of a package it is nothing, because the package's name is part of the key.
+        For the scanner that is its pinned digest: its bytes are checked when they are used, not at every look.
 
         Raises:
             Refusal: the source is outside the project.
@@ -39,16 +38,10 @@ class Sources:
         """
         if source == f"{TOOL}trivy":
             return os.environ.get(SCANNER_SHA256) or load_lock().scanner.sha256.get(architecture(), "")
-        if source.startswith(PACKAGE):
-            return ""
         return digest_of_file(self._project_file(source))
 
-    def open(self, source: str, fetched: Path | None) -> Path:
+    def open(self, source: str) -> Path:
         """Return the file to copy.
-
-        Args:
-            source: as in the recipe.
-            fetched: root of the extracted packages, in an `extract` recipe.
 
         Raises:
             Refusal: the source is none that a recipe may name.
@@ -57,13 +50,10 @@ class Sources:
         """
         if source == f"{TOOL}trivy":
             return tools.trivy()[0]
-        if source.startswith(PACKAGE) and fetched is not None:
-            path = (fetched / source.removeprefix(PACKAGE).lstrip("/")).resolve()
-            return _inside(path, fetched.resolve(), source)
         return self._project_file(source)
 
     def _project_file(self, source: str) -> Path:
-        if source.startswith((TOOL, PACKAGE)):
+        if source.startswith(TOOL):
             raise Refusal(f"No recipe of this kind may take {source!r}.", remedy="Use a path below the project.")
         return _inside((self.root / source).resolve(), self.root.resolve(), source)
 

@@ -16,7 +16,7 @@ from sekisho.images.layer import LayerBlob
 from sekisho.images.layout import images_home, lock_path
 from sekisho.images.tree import Tree, tree_from_json
 from sekisho.model import Document
-from sekisho.standard import StandardLock
+from sekisho.standard import LockedArchive, LockEntry, StandardLock
 from sekisho.zones import home
 
 RECORD, TREE, TEMPORARY = "build.json", "tree.json", ".new-"
@@ -29,9 +29,23 @@ class BuildRecord(Document):
     key: Digest
     digest: Digest
     packages: tuple[str, ...]
+    sources: dict[str, str]
+    archives: tuple[LockedArchive, ...]
     layers: tuple[LayerBlob, ...]
     built_at: str
     """RFC 3339, UTC."""
+
+    def locked(self) -> LockEntry:
+        """Return what the lock says of the image."""
+        return LockEntry(
+            digest=self.digest,
+            packages=self.packages,
+            sources=self.sources,
+            archives=self.archives,
+            recipe=self.key,
+            size=sum(layer.size for layer in self.layers),
+            built_at=self.built_at,
+        )
 
 
 @contextmanager

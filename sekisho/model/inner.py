@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from sekisho.model.base import COMMIT_PATTERN, DigestField, Document, NameField
 
@@ -76,7 +76,21 @@ class Image(Document):
     base_digest: str = DigestField
     layers: tuple[Layer, ...]
     locked: tuple[str, ...] = ()
-    """Package URLs of what the lock file pins; the scan must find each of them in the image."""
+    """Package URLs of what belongs in it; the scan must find each of them in the image."""
+    lock: Literal["committed", "resolved", "listed"] = "committed"
+    """Where `locked` comes from: a lock file of the commit, one that the line resolved, or the build's own list."""
+    notes: tuple[str, ...] = ()
+    """What people should know about how it was made, one sentence each; said with every verdict."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and says nothing: releases that were sealed before keep their bytes."""
+        value: dict[str, Any] = handler(self)
+        if self.lock == "committed":
+            value.pop("lock", None)
+        if not self.notes:
+            value.pop("notes", None)
+        return value
 
     @property
     def reference(self) -> str:

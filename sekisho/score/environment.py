@@ -124,7 +124,7 @@ def _output(workload: Workload, reference: Reference, pointer: str, problems: li
         message = f"{reference.text}: a {resource.type} has no output {output[:60]!r}."
         remedy = f"Its outputs: {', '.join(known)}." if known else "Name one output, such as host."
         problems.append(workload.problem(pointer, message, remedy))
-    return name, output
+    return workload.shared[name], output
 
 
 def _name_remedy(name: str) -> str:

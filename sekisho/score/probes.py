@@ -69,6 +69,10 @@ def _handler(workload: Workload, container: Container, which: str, problems: lis
     get = probe["httpGet"]
     path = get["path"] if get["path"].startswith("/") else f"/{get['path']}"
     headers = [{"name": header["name"], "value": header["value"]} for header in get.get("httpHeaders", [])]
+    for index, header in enumerate(headers):
+        if "_" in header["name"]:
+            message = "Score allows '_' in a header's name, Kubernetes does not."
+            problems.append(workload.problem(f"{pointer}/httpGet/httpHeaders/{index}/name", message, "Use '-'."))
     if "host" in get:
         # As a header only: Kubernetes' own field would let a workload point the node's kubelet anywhere.
         if any(header["name"].lower() == "host" for header in headers):

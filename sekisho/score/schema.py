@@ -129,7 +129,7 @@ def _shown(value: Any) -> str:
 
 def _suggestion(key: str) -> str:
     if key in _keys():
-        return "It belongs elsewhere in the file; see docs/policies.md for an example."
+        return "It belongs elsewhere in the file; docs/score.md shows where."
     close = difflib.get_close_matches(key[:60], sorted(_keys()), n=1)
     return f"Did you mean {close[0]!r}?" if close else "Remove it; the keys of Score v1b1 are a closed set."
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sekisho.score.files import FileError, Read
 from sekisho.score.placeholders import PlaceholderError, Reference, resolve
 from sekisho.score.quantity import memory_bytes, milli_cpus
 from sekisho.score.schema import schema_problems
@@ -16,6 +17,8 @@ from sekisho.score.source import Problem, Problems, Source, read_document, step
 
 Ready = Literal["started", "healthy", "complete"]
 
+_MOST = 2**53
+"""Of bytes or thousandths of a CPU; canonical JSON and the API server are exact up to here."""
 _RESERVED_TARGETS = ("/proc", "/sys", "/dev", "/bindings", "/run/secrets", "/var/run/secrets")
 
 
@@ -39,6 +42,8 @@ class File:
     mode: int
     expand: bool
     pointer: str
+    at: str
+    """Pointer of the content: what a message about it points to."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,8 @@ class Workload:
     containers: tuple[Container, ...]
     """Sorted by name."""
     resources: Mapping[str, Resource]
+    shared: Mapping[str, str]
+    """By resource: the first name that stands for the same thing (its own, where nothing is shared)."""
     source: Source
 
     def problem(self, pointer: str, message: str, remedy: str = "") -> Problem:
@@ -101,12 +108,13 @@ class Workload:
         return self.source.problem(pointer, message, remedy)
 
 
-def load_score(data: bytes, where: str = "score.yaml") -> Workload:
+def load_score(data: bytes, where: str = "score.yaml", read: Read | None = None) -> Workload:
     """Read and check a Score file (score.dev/v1b1).
 
     Args:
         data: the file's bytes, from a stranger.
         where: the file's name in messages.
+        read: reads what `source:` names; without it such files are refused.
 
     Raises:
         Problems: everything that is wrong with it, each with JSON pointer and line.
@@ -115,14 +123,14 @@ def load_score(data: bytes, where: str = "score.yaml") -> Workload:
     problems = schema_problems(source)
     if problems:
         raise Problems(where, problems)
-    workload, problems = _built(source)
+    workload, problems = _built(source, read)
     problems = problems + list(_order_problems(workload)) + list(_reference_problems(workload))
     if problems:
         raise Problems(where, problems)
     return workload
 
 
-def _built(source: Source) -> tuple[Workload, list[Problem]]:
+def _built(source: Source, read: Read | None) -> tuple[Workload, list[Problem]]:
     value = source.value
     problems: list[Problem] = []
     metadata = value["metadata"]
@@ -152,14 +160,50 @@ def _built(source: Source) -> tuple[Workload, list[Problem]]:
         )
         for name, body in sorted(value.get("resources", {}).items())
     }
-    containers = tuple(_container(source, name, body, problems) for name, body in sorted(value["containers"].items()))
-    workload = Workload(
-        metadata["name"], metadata, metadata.get("annotations", {}), ports, containers, resources, source
+    containers = tuple(
+        _container(source, name, body, problems, read) for name, body in sorted(value["containers"].items())
     )
+    workload = Workload(
+        name=metadata["name"],
+        metadata=metadata,
+        annotations=metadata.get("annotations", {}),
+        ports=ports,
+        containers=containers,
+        resources=resources,
+        shared=_shared(metadata["name"], resources),
+        source=source,
+    )
+    problems.extend(_sharing_problems(workload))
     return workload, problems
 
 
-def _container(source: Source, name: str, body: dict[str, Any], problems: list[Problem]) -> Container:
+def _shared(workload: str, resources: Mapping[str, Resource]) -> dict[str, str]:
+    """Return, by resource, the first one of the same type, class and id.
+
+    A resource without an id has the id `<workload>.<resource>`: so Score's reference implementation names it.
+    """
+    first: dict[tuple[str, str, str], str] = {}
+    return {
+        name: first.setdefault((body.type, body.resource_class, body.id or f"{workload}.{name}"), name)
+        for name, body in resources.items()
+    }
+
+
+def _sharing_problems(workload: Workload) -> Iterator[Problem]:
+    given: dict[str, Mapping[str, Any]] = {}
+    for name, resource in workload.resources.items():
+        if resource.id and not resource.id.startswith(f"{workload.name}."):
+            message = f"The id {resource.id!r} asks to share this with other workloads, and no zone offers that."
+            remedy = f"Leave id out, or write {workload.name}.NAME to share it inside this workload."
+            yield workload.problem(f"{resource.pointer}/id", message, remedy)
+        if resource.params and given.setdefault(workload.shared[name], resource.params) != resource.params:
+            message = f"It is the same as {workload.shared[name]!r} (type, class and id), with other params."
+            yield workload.problem(f"{resource.pointer}/params", message, "Give params once, or the same.")
+
+
+def _container(
+    source: Source, name: str, body: dict[str, Any], problems: list[Problem], read: Read | None
+) -> Container:
     pointer = f"/containers/{name}"
     resources = body.get("resources", {})
     container = Container(
@@ -169,7 +213,7 @@ def _container(source: Source, name: str, body: dict[str, Any], problems: list[P
         command=tuple(body.get("command", ())),
         args=tuple(body.get("args", ())),
         variables=body.get("variables", {}),
-        files=tuple(_file(source, *entry, problems) for entry in _entries(body, pointer, "files")),
+        files=tuple(_file(source, entry, problems, read) for entry in _entries(body, pointer, "files")),
         mounts=tuple(_mount(*entry) for entry in _entries(body, pointer, "volumes")),
         before={other: entry["ready"] for other, entry in sorted(body.get("before", {}).items())},
         limits=resources.get("limits", {}),
@@ -193,19 +237,34 @@ def _entries(body: dict[str, Any], pointer: str, key: str) -> list[tuple[str, di
     return sorted(found, key=lambda entry: (entry[0], entry[2]))
 
 
-def _file(source: Source, target: str, entry: dict[str, Any], pointer: str, problems: list[Problem]) -> File:
+def _file(source: Source, written: tuple[str, dict[str, Any], str], problems: list[Problem], read: Read | None) -> File:
+    target, entry, pointer = written
     content: str | bytes = entry.get("content", "")
-    expand = not entry.get("noExpand", False)
+    at = step(pointer, next((key for key in ("source", "binaryContent") if key in entry), "content"))
     if "source" in entry:
-        message = "A file's content is taken from score.yaml itself, not from another file."
-        problems.append(source.problem(pointer, message, "Write it as content:, or let it be part of the image."))
+        try:
+            content = _text_or_bytes((read or _nothing)(entry["source"]))
+        except FileError as error:
+            remedy = "Name a file of the repository, such as source: settings.ini, or write it as content:."
+            problems.append(source.problem(at, str(error), remedy))
     if "binaryContent" in entry:
-        expand = False
         try:
             content = base64.b64decode(entry["binaryContent"], validate=True)
         except (binascii.Error, ValueError):
-            problems.append(source.problem(step(pointer, "binaryContent"), "This is not base64."))
-    return File(target, content, int(entry.get("mode", "0644"), 8), expand, pointer)
+            problems.append(source.problem(at, "This is not base64.", "Write it as `base64 FILE` prints it."))
+    expand = isinstance(content, str) and not entry.get("noExpand", False)
+    return File(target, content, int(entry.get("mode", "0644"), 8), expand, pointer, at)
+
+
+def _nothing(_path: str) -> bytes:
+    raise FileError("score.yaml is alone here, without the files beside it.")
+
+
+def _text_or_bytes(data: bytes) -> str | bytes:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data
 
 
 def _mount(target: str, entry: dict[str, Any], pointer: str) -> Mount:
@@ -234,7 +293,11 @@ def _compute_problems(source: Source, container: Container) -> Iterator[Problem]
     for kind, measure in measures.items():
         limit = measure(container.limits[kind]) if kind in container.limits else None
         request = measure(container.requests[kind]) if kind in container.requests else 0
-        if limit == 0:
+        if max(limit or 0, request) > _MOST:
+            which = "requests" if request > _MOST else "limits"
+            message = f"No machine has so much {kind}."
+            yield source.problem(f"{here}/{which}/{kind}", message, "Write memory as 64Mi, and cpu as 250m.")
+        elif limit == 0:
             yield source.problem(f"{here}/limits/{kind}", "A limit of nothing is no limit.", "Give a limit above 0.")
         elif limit is not None and request > limit:
             message = "More is requested than the limit allows."
@@ -290,7 +353,7 @@ def _expanded(workload: Workload) -> Iterator[tuple[str, str]]:
             yield step(f"{container.pointer}/variables", name), text
         for file in container.files:
             if file.expand and isinstance(file.content, str):
-                yield f"{file.pointer}/content", file.content
+                yield file.at, file.content
         for mount in container.mounts:
             yield f"{mount.pointer}/source", mount.source
     for resource in workload.resources.values():

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from sekisho.errors import Refusal
@@ -26,7 +27,7 @@ from stages.bind.external import PostgresExternal
 from stages.bind.in_cluster import PostgresInCluster
 from stages.bind.simple import NodePort, Volume
 
-__all__ = ["Services", "Standard", "bind"]
+__all__ = ["Met", "Services", "Standard", "bind", "meet"]
 
 _PROVIDERS: Mapping[str, Provider] = {
     "postgres-in-cluster": PostgresInCluster(),
@@ -53,9 +54,35 @@ def bind(manifests: Manifests, sealed: SealedRelease, profile: Profile, vault: V
     """
     if manifests.app != sealed.release.app:
         raise Refusal(f"The manifests are of {manifests.app}, the release is of {sealed.release.app}.")
+    met = meet(manifests, profile, vault, services, namespace=f"app-{manifests.app}")
+    return Bound(app=manifests.app, zone=profile.zone, release=sealed.digest, **vars(met))
+
+
+@dataclass(frozen=True)
+class Met:
+    """Objects whose every need is met."""
+
+    objects: tuple[dict[str, Any], ...]
+    bindings: tuple[Binding, ...]
+    explained: tuple[Explained, ...]
+
+
+def meet(manifests: Manifests, profile: Profile, vault: Vault, services: Services, *, namespace: str) -> Met:
+    """Meet every need of rendered objects, released or not.
+
+    Args:
+        manifests: the environment-neutral objects and needs.
+        profile: the zone's profile, with its capabilities.
+        vault: keeps the credentials.
+        services: standard images, and the passwords of the zone's own services.
+        namespace: where the objects will be.
+
+    Raises:
+        Refusal, TemporaryError, PermanentError: as `bind`.
+    """
     matched = [(need, _capability(need, profile)) for need in manifests.needs]
     requests = [
-        Request(manifests.app, profile.zone, need, capability, manifests.objects, services)
+        Request(manifests.app, profile.zone, need, capability, manifests.objects, services, namespace)
         for need, capability in matched
     ]
     for request in requests:
@@ -68,14 +95,7 @@ def bind(manifests: Manifests, sealed: SealedRelease, profile: Profile, vault: V
         if binding.fingerprint:
             explained += _mark(objects, binding)
         objects += binding.objects
-    return Bound(
-        app=manifests.app,
-        zone=profile.zone,
-        release=sealed.digest,
-        objects=tuple(objects),
-        bindings=bindings,
-        explained=tuple(explained),
-    )
+    return Met(tuple(objects), bindings, tuple(explained))
 
 
 def _capability(need: Need, profile: Profile) -> Capability:

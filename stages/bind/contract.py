@@ -58,6 +58,8 @@ class Request:
     objects: tuple[dict[str, Any], ...]
     """The release's own objects; never changed by a provider."""
     services: Services
+    namespace: str
+    """Where the release's objects will be."""
 
     @property
     def name(self) -> str:

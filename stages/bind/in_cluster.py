@@ -45,7 +45,7 @@ class PostgresInCluster:
     def bind(self, request: Request, vault: Vault) -> Binding:
         """Keep credentials and return the objects."""
         role = identifier(request.app, request.need.name)
-        host = f"{request.name}.app-{request.app}.svc"
+        host = f"{request.name}.{request.namespace}.svc"
         entries = postgres_entries(request, vault, host=host, port=_PORT, username=role, database=role)
         mark = fingerprint(vault, entries)
         storage = str(request.capability.options.get("storage", "ephemeral"))

@@ -26,6 +26,7 @@ SOURCE_HOST = "git.sekisho.internal"
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 _LAYER_TYPES = {_DOCKER_LAYER: LAYER_TYPE, LAYER_TYPE: LAYER_TYPE}
 _FORBIDDEN = ("OnBuild", "Healthcheck")
+_DROPPED = ("container", "container_config", "docker_version", "id", "parent")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,33 @@ class Runtime:
     """Empty: as the standard image says."""
     directory: str
     environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an image's files come from, as its labels say."""
+
+    title: str
+    source: str
+    """URI of the repository; empty for a working copy."""
+    revision: str
+    """The commit; empty for a working copy."""
+    time: int
+    """Seconds since the epoch: the only time in the image."""
+
+    @classmethod
+    def of(cls, revision: Revision) -> Origin:
+        """Return the origin of a commit's image."""
+        return cls(revision.app, source_uri(revision), revision.commit, revision.committed_at)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """An image's documents, read."""
+
+    base: Base
+    manifest: Manifest
+    config: Mapping[str, Any]
 
 
 def source_uri(revision: Revision) -> str:
@@ -88,24 +116,23 @@ def base_layers(base: Base) -> tuple[Layer, ...]:
     return tuple(Layer(digest=layer.digest, diff_id=diff_id, size=layer.size, kind="base") for layer, diff_id in pairs)
 
 
-def image_config(base: Base, layers: Sequence[Layer], runtime: Runtime, revision: Revision) -> bytes:
+def image_config(base: Base, layers: Sequence[Layer], runtime: Runtime, origin: Origin) -> bytes:
     """Return the image's config as canonical JSON.
 
-    The commit's time is the only time in it. The history has one line a layer, so that people see in any tool what
+    The origin's time is the only time in it. The history has one line a layer, so that people see in any tool what
     each layer is.
     """
-    created = timestamp(revision.committed_at)
+    created = timestamp(origin.time)
     value: dict[str, Any] = copy.deepcopy(dict(base.config))
     run = {key: item for key, item in (value.get("config") or {}).items() if key not in _FORBIDDEN}
-    environment = dict(pair.split("=", 1) for pair in run.get("Env") or () if "=" in pair)
-    environment.update(runtime.environment)
+    environment = {**_environment(run), **runtime.environment}
     run["Env"] = [f"{key}={environment[key]}" for key in sorted(environment)]
     run["WorkingDir"] = runtime.directory
     run["User"] = USER
     if runtime.command:
         run["Entrypoint"] = list(runtime.command)
         run.pop("Cmd", None)
-    run["Labels"] = {**(run.get("Labels") or {}), **origin(base, revision)}
+    run["Labels"] = {**(run.get("Labels") or {}), **origin_labels(base, origin)}
     added = [layer for layer in layers if layer.kind != "base"]
     value["config"] = run
     value["created"] = created
@@ -114,12 +141,12 @@ def image_config(base: Base, layers: Sequence[Layer], runtime: Runtime, revision
         *(value.get("history") or []),
         *({"created": created, "created_by": f"sekisho: {layer.kind}"} for layer in added),
     ]
-    for key in ("container", "container_config", "docker_version", "id", "parent"):
+    for key in _DROPPED:
         value.pop(key, None)
     return canonical(value)
 
 
-def image_manifest(base: Base, layers: Sequence[Layer], config: bytes, revision: Revision) -> bytes:
+def image_manifest(base: Base, layers: Sequence[Layer], config: bytes, origin: Origin) -> bytes:
     """Return the image's manifest as canonical JSON."""
     own = tuple(Descriptor(LAYER_TYPE, Digest(layer.digest), layer.size) for layer in layers if layer.kind != "base")
     inherited = tuple(
@@ -128,20 +155,90 @@ def image_manifest(base: Base, layers: Sequence[Layer], config: bytes, revision:
     return make_manifest(
         Descriptor(OCI_CONFIG, digest_of(config), len(config)),
         (*inherited, *own),
-        annotations=origin(base, revision),
+        annotations=origin_labels(base, origin),
     )
 
 
-def origin(base: Base, revision: Revision) -> dict[str, str]:
+def origin_labels(base: Base, origin: Origin) -> dict[str, str]:
     """Return the annotations and labels that say where an image comes from (OCI annotations.md)."""
-    return {
+    labels = {
         "org.opencontainers.image.base.digest": base.digest,
         "org.opencontainers.image.base.name": f"standard/{base.name}",
-        "org.opencontainers.image.created": timestamp(revision.committed_at),
-        "org.opencontainers.image.revision": revision.commit,
-        "org.opencontainers.image.source": source_uri(revision),
-        "org.opencontainers.image.title": revision.app,
+        "org.opencontainers.image.created": timestamp(origin.time),
+        "org.opencontainers.image.revision": origin.revision,
+        "org.opencontainers.image.source": origin.source,
+        "org.opencontainers.image.title": origin.title,
     }
+    return {name: value for name, value in labels.items() if value}
+
+
+def only_base_changed(before: Composed, after: Composed) -> None:
+    """Prove that two images differ only as their standard images do.
+
+    The workload's layers are the same, in the same order, on top; below them are the standard image's, all of them;
+    and whatever else differs in the configs differs in the same way between the configs of the standard images.
+
+    Raises:
+        PermanentError: anything else differs; says what.
+    """
+    for image in (before, after):
+        count = len(image.base.manifest.layers)
+        below = [layer.digest for layer in image.manifest.layers[:count]]
+        if below != [layer.digest for layer in image.base.manifest.layers]:
+            raise _differs("the layers below are not the standard image's", image.base)
+        if list(image.config["rootfs"]["diff_ids"][:count]) != list(image.base.diff_ids):
+            raise _differs("the files below are not the standard image's", image.base)
+        if image.manifest.annotations.get(_BASE_LABELS[0]) != image.base.digest:
+            raise _differs("the standard image's name", image.base)
+    if _own(before) != _own(after):
+        raise _differs("the workload's layers", after.base)
+    configs = (before.config, after.config, before.base.config, after.base.config)
+    runs = [_run(config) for config in configs]
+    _check_same("config", [dict(config) for config in configs], after.base)
+    _check_same("config", runs, after.base)
+    _check_same("environment", [_environment(run) for run in runs], after.base)
+    _check_same("labels", [dict(run.get("Labels") or {}) for run in runs], after.base)
+    annotations = [dict(before.manifest.annotations), dict(after.manifest.annotations), {}, {}]
+    _check_same("annotations", annotations, after.base)
+
+
+_BASE_LABELS = ("org.opencontainers.image.base.digest", "org.opencontainers.image.base.name")
+_COMPARED_APART = frozenset({"rootfs", "history", "config", "Env", "Labels", *_BASE_LABELS, *_DROPPED})
+
+
+def _check_same(what: str, values: Sequence[Mapping[str, Any]], base: Base) -> None:
+    """Refuse what differs between two images and not in the same way between their standard images."""
+    old, new, old_base, new_base = values
+    for key in sorted((old.keys() | new.keys()) - _COMPARED_APART):
+        same = old.get(key) == new.get(key)
+        inherited = (old.get(key), new.get(key)) == (old_base.get(key), new_base.get(key))
+        if not (same or inherited):
+            raise _differs(f"{what}: {key}", base)
+
+
+def _own(image: Composed) -> list[tuple[Any, ...]]:
+    count = len(image.base.manifest.layers)
+    descriptors = [(layer.media_type, layer.digest, layer.size) for layer in image.manifest.layers[count:]]
+    diff_ids = list(image.config["rootfs"]["diff_ids"][count:])
+    inherited = len(image.base.config.get("history") or [])
+    history = [(line.get("created"), line.get("created_by")) for line in image.config.get("history", [])[inherited:]]
+    return [tuple(descriptors), tuple(diff_ids), tuple(history)]
+
+
+def _run(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in (config.get("config") or {}).items() if key not in _FORBIDDEN}
+
+
+def _environment(run: Mapping[str, Any]) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in run.get("Env") or () if "=" in pair)
+
+
+def _differs(what: str, base: Base) -> PermanentError:
+    return PermanentError(
+        f"More than the standard image changed: {what}.",
+        where=f"standard/{base.name}@{base.digest}",
+        remedy="Build the workload again instead of moving it.",
+    )
 
 
 def timestamp(seconds: int) -> str:

@@ -9,12 +9,13 @@ would let something into the image that the lock does not name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from packageurl import PackageURL
-from packaging.markers import InvalidMarker, UndefinedComparison, UndefinedEnvironmentName
+from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -24,27 +25,65 @@ from sekisho.errors import Refusal
 LOCK_COMMAND = "uv pip compile --generate-hashes --no-emit-index-url requirements.in -o requirements.txt"
 """The one command that makes an acceptable lock file."""
 
-TARGET: Mapping[str, str] = {
-    "implementation_name": "cpython",
-    "implementation_version": "3.11.2",
-    "os_name": "posix",
-    "platform_machine": "x86_64",
-    "platform_python_implementation": "CPython",
-    "platform_release": "",
-    "platform_system": "Linux",
-    "platform_version": "",
-    "python_full_version": "3.11.2",
-    "python_version": "3.11",
-    "sys_platform": "linux",
-    "extra": "",
-}
-"""Environment in which markers are judged: the standard Python image (Debian 12), never the builder's own."""
+_RELEASES: Mapping[str, str] = {"3.11": "3.11.2", "3.13": "3.13.5"}
+"""Release of each Python in the standard images: Debian 12 and 13."""
 
 MAX_BYTES = 2 << 20
+"""Of a requirements.txt."""
 MAX_PACKAGES = 2_000
 _HASH = re.compile(r"\s--hash[= ]\s*([A-Za-z0-9]+):([0-9A-Fa-f]+)(?=\s|$)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where packages will run: a standard Python image, never the builder's own Python."""
+
+    python: str = "3.11"
+
+    @property
+    def release(self) -> str:
+        """The whole version, with its third number."""
+        return _RELEASES.get(self.python, f"{self.python}.0")
+
+    def holds(self, marker: str | Marker, *, where: str, extras: Collection[str] = ()) -> bool:
+        """Return whether an environment marker holds, with none or any one of the extras.
+
+        Raises:
+            Refusal: it is not a marker, or it cannot be judged.
+        """
+        try:
+            parsed = Marker(marker) if isinstance(marker, str) else marker
+            return any(parsed.evaluate({**self.environment(), "extra": extra}) for extra in ("", *extras))
+        except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName, RecursionError) as error:
+            raise Refusal(
+                f"The marker {str(marker)[:120]!r} cannot be judged.", where=where, remedy="Lock the packages again."
+            ) from error
+
+    def suits(self, specifier: str) -> bool:
+        """Return whether a `requires-python` takes this Python; what is no specifier forbids nothing."""
+        try:
+            return SpecifierSet(specifier).contains(self.release, prereleases=True)
+        except InvalidSpecifier:
+            return True
+
+    def environment(self) -> dict[str, str]:
+        """Return what markers are judged by (PEP 508), without `extra`."""
+        return {
+            "implementation_name": "cpython",
+            "implementation_version": self.release,
+            "os_name": "posix",
+            "platform_machine": "x86_64",
+            "platform_python_implementation": "CPython",
+            "platform_release": "",
+            "platform_system": "Linux",
+            "platform_version": "",
+            "python_full_version": self.release,
+            "python_version": self.python,
+            "sys_platform": "linux",
+        }
 
 
 @dataclass(frozen=True)
@@ -57,6 +96,12 @@ class Locked:
     hashes: tuple[str, ...]
     """sha256 of each file that may stand for it, in hexadecimal, sorted."""
     line: int
+    file: str = "requirements.txt"
+
+    @property
+    def where(self) -> str:
+        """Place in the lock file, for messages."""
+        return f"{self.file}:{self.line}"
 
     @property
     def purl(self) -> str:
@@ -73,21 +118,59 @@ def lock_digest(packages: tuple[Locked, ...]) -> str:
     return digest_of_json(sorted([item.name, item.version, *item.hashes] for item in packages))
 
 
-def missing_lock(where: str) -> Refusal:
-    """Return the refusal for a Python workload without a lock file."""
-    return Refusal(
-        "There is no requirements.txt: nothing says which packages exactly belong in the image.",
-        where=where,
-        remedy=f"Run: {LOCK_COMMAND}   (an empty requirements.txt says that there are none)",
-    )
+def locked_package(name: str, version: str, hashes: Collection[str], *, file: str, line: int) -> Locked:
+    """Return one package of a lock file after checking each of its parts.
+
+    Args:
+        name: as the lock file has it.
+        version: likewise, without `==`.
+        hashes: of all files that may stand for it, `sha256:<hexadecimal>`.
+        file: name of the lock file.
+        line: of the package in it.
+
+    Raises:
+        Refusal: the name or version is none, or there is no sha256.
+    """
+    where = f"{file}:{line}"
+    if not _NAME.fullmatch(name):
+        raise Refusal(f"{name[:80]!r} is not the name of a package.", where=where, remedy="Lock the packages again.")
+    try:
+        exact = str(Version(version))
+    except InvalidVersion as error:
+        raise Refusal(f"{name} has no valid version.", where=where, remedy="Lock the packages again.") from error
+    pairs = [(kind, value) for kind, _, value in (item.partition(":") for item in hashes)]
+    return Locked(canonicalize_name(name), exact, _checked(name, pairs, where), line, file)
 
 
-def parse_requirements(data: bytes, *, where: str = "requirements.txt") -> tuple[Locked, ...]:
+def only_once(packages: Iterable[Locked], *, file: str) -> tuple[Locked, ...]:
+    """Return packages sorted by name, each once.
+
+    Raises:
+        Refusal: one package in two versions, or too many packages.
+    """
+    found: dict[str, Locked] = {}
+    for package in packages:
+        other = found.setdefault(package.name, package)
+        if other is not package:
+            raise Refusal(
+                f"{package.name} is pinned twice, also in line {other.line}.",
+                where=package.where,
+                remedy="Remove one of them, or lock the packages again.",
+            )
+        if len(found) > MAX_PACKAGES:
+            raise Refusal(f"The lock file pins more than {MAX_PACKAGES} packages.", where=file)
+    return tuple(found[name] for name in sorted(found))
+
+
+def parse_requirements(
+    data: bytes, *, where: str = "requirements.txt", target: Target | None = None
+) -> tuple[Locked, ...]:
     """Return the packages that a lock file pins for the target, sorted by name.
 
     Args:
         data: the file.
         where: its name, for messages; the line number is added.
+        target: where the packages will run.
 
     Raises:
         Refusal: anything that is not a pinned and hashed package, with its line.
@@ -98,22 +181,8 @@ def parse_requirements(data: bytes, *, where: str = "requirements.txt") -> tuple
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Refusal("The lock file is not UTF-8.", where=where, remedy=f"Run: {LOCK_COMMAND}") from error
-    packages: dict[str, Locked] = {}
-    for number, line in _logical_lines(text):
-        here = f"{where}:{number}"
-        locked = _locked(line, number, here)
-        if locked is None:
-            continue
-        other = packages.setdefault(locked.name, locked)
-        if other is not locked:
-            raise Refusal(
-                f"{locked.name} is pinned twice, also in line {other.line}.",
-                where=here,
-                remedy="Remove one of them.",
-            )
-        if len(packages) > MAX_PACKAGES:
-            raise Refusal(f"The lock file pins more than {MAX_PACKAGES} packages.", where=where)
-    return tuple(packages[name] for name in sorted(packages))
+    found = (_locked(line, number, where, target or Target()) for number, line in _logical_lines(text))
+    return only_once((locked for locked in found if locked is not None), file=where)
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -134,7 +203,8 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         yield start, whole
 
 
-def _locked(line: str, number: int, where: str) -> Locked | None:
+def _locked(line: str, number: int, file: str, target: Target) -> Locked | None:
+    where = f"{file}:{number}"
     if line.startswith("-"):
         option = re.split(r"[\s=]", line, maxsplit=1)[0]
         raise Refusal(
@@ -161,19 +231,11 @@ def _locked(line: str, number: int, where: str) -> Locked | None:
             where=where,
             remedy="Publish it to the package index and pin a version.",
         )
-    if not _applies(requirement, where):
+    if requirement.marker is not None and not target.holds(requirement.marker, where=where):
         return None
     version = _pinned(requirement, where)
-    return Locked(canonicalize_name(requirement.name), version, _checked(requirement.name, hashes, where), number)
-
-
-def _applies(requirement: Requirement, where: str) -> bool:
-    if requirement.marker is None:
-        return True
-    try:
-        return requirement.marker.evaluate(dict(TARGET))
-    except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName) as error:
-        raise Refusal(f"The marker of {requirement.name} cannot be judged: {error}", where=where) from error
+    name = canonicalize_name(requirement.name)
+    return Locked(name, version, _checked(requirement.name, hashes, where), number, file)
 
 
 def _pinned(requirement: Requirement, where: str) -> str:
@@ -196,3 +258,12 @@ def _checked(name: str, hashes: list[tuple[str, str]], where: str) -> tuple[str,
     if wrong or not all(_SHA256.fullmatch(value) for value in good):
         raise Refusal(f"{name} has a hash that is not a whole sha256.", where=where, remedy=f"Run: {LOCK_COMMAND}")
     return tuple(good)
+
+
+def missing_lock(where: str) -> Refusal:
+    """Return the refusal for a Python workload that names no packages at all."""
+    return Refusal(
+        "There is no requirements.txt: nothing says which packages exactly belong in the image.",
+        where=where,
+        remedy=f"Run: {LOCK_COMMAND}   (an empty requirements.txt says that there are none)",
+    )

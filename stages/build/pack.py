@@ -11,22 +11,23 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Final, Literal, cast
+from typing import IO, Final, Literal, Self
 
 from isal import isal_zlib
 
 from sekisho.canonical import Digest
 from sekisho.errors import PermanentError, Refusal
+from stages.build.tarball import FILE, FOLDER, LINK, Member, TarError, ending, header, members, padding
 from stages.trees import Limits, check_links, check_name, check_prefixes
 
 GZIP_LEVEL: Final = 2
-RECIPE: Final = f"sekisho-pack/1 isal/{version('isal')} level/{GZIP_LEVEL}"
+RECIPE: Final = f"sekisho-pack/2 isal/{version('isal')} level/{GZIP_LEVEL}"
 """How layers are packed. Part of every build's key: another recipe may give other digests."""
 FIXED_TIME: Final = 315_532_800
 """1980-01-01, the first day of the zip format: the time of all files in a dependencies layer, which commits share."""
@@ -34,7 +35,6 @@ FIXED_TIME: Final = 315_532_800
 _GZIP_WINDOW = 31
 _CHUNK = 1 << 20
 _EXECUTABLE = 0o111
-_END = bytes(1024)
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,20 @@ def entries_of_tree(folder: Path, *, limits: Limits | None = None) -> tuple[Entr
     return _checked(entries, folder.name)
 
 
-def entries_of_archive(archive: Path, *, limits: Limits | None = None, where: str = "build step") -> tuple[Entry, ...]:
+def entries_of_archive(
+    archive: Path,
+    *,
+    limits: Limits | None = None,
+    where: str = "build step",
+    wanted: Callable[[str], bool] = lambda _: True,
+) -> tuple[Entry, ...]:
     """Return the files and links of a tar archive that a sandbox gave back. Nothing is unpacked.
+
+    Args:
+        archive: the file.
+        limits: how large it may be.
+        where: what made it, for messages.
+        wanted: tells for a path whether it will be used; what will not be is left out, whatever it is.
 
     Raises:
         Refusal: not a whole tar archive; a device, a hard link, a sparse file; a name or link that the rules refuse;
@@ -90,21 +102,19 @@ def entries_of_archive(archive: Path, *, limits: Limits | None = None, where: st
     entries: list[Entry] = []
     seen = size = 0
     try:
-        with tarfile.open(archive, mode="r:") as tar:
-            end = archive.stat().st_size
-            for member in tar:
+        with archive.open("rb") as file:
+            for member in members(file, archive.stat().st_size):
                 seen += 1
-                size += max(member.size, 0)
+                size += member.size
                 bounds.check(seen, size, where=where)
+                if not wanted(member.name.removeprefix("./")):
+                    continue
                 entry = _of_member(member, archive, where)
                 if entry is not None:
-                    if entry.kind == "file" and entry.offset + entry.size > end:
-                        raise Refusal(f"The output ends inside {entry.path!r}.", where=where)
                     entries.append(entry)
-            _check_end(archive, tar.offset, where)
-    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
+    except (TarError, OSError) as error:
         raise Refusal(
-            f"The output is not a whole tar archive: {str(error)[:200]}",
+            f"The output is not a whole tar archive: {str(error)[:200]}.",
             where=where,
             remedy="See the build step's log: it ended early or wrote to the archive itself.",
         ) from error
@@ -116,12 +126,16 @@ def moved(entries: Iterable[Entry], prefix: str, *, below: str = "") -> tuple[En
 
     Args:
         entries: the entries.
-        prefix: folder in the image without slashes at its ends, for example `app`.
+        prefix: folder in the image without slashes at its ends, for example `app`; empty for its root.
         below: take only what is below this folder, without its name; empty takes all.
     """
     cut = f"{below}/" if below else ""
     taken = (entry for entry in entries if entry.path.startswith(cut))
-    return tuple(Entry(**{**_fields(entry), "path": f"{prefix}/{entry.path[len(cut) :]}"}) for entry in taken)
+    into = f"{prefix}/" if prefix else ""
+    return tuple(
+        Entry(f"{into}{it.path[len(cut) :]}", it.kind, it.executable, it.size, it.target, it.source, it.offset, it.data)
+        for it in taken
+    )
 
 
 def write_layer(entries: Iterable[Entry], target: Path, *, time: int) -> PackedLayer:
@@ -136,16 +150,20 @@ def write_layer(entries: Iterable[Entry], target: Path, *, time: int) -> PackedL
         PermanentError: a file changed while it was read.
     """
     ordered = sorted(entries, key=lambda entry: entry.path.split("/"))
-    with target.open("wb") as file:
-        sink = _Sink(file)
-        with tarfile.open(fileobj=cast("IO[bytes]", sink), mode="w|", format=tarfile.GNU_FORMAT) as tar:
-            for info, entry in _members(ordered, time):
-                if entry is None or entry.kind == "link":
-                    tar.addfile(info)
-                else:
-                    with _opened(entry) as content:
-                        tar.addfile(info, content)
-        sink.finish()
+    with target.open("wb") as file, _Sink(file) as sink:
+        folders: set[str] = set()
+        for entry in ordered:
+            for folder in _new_folders(entry.path, folders):
+                sink.write(header(folder, FOLDER, mode=0o755, time=time))
+            if entry.kind == "link":
+                sink.write(header(entry.path, LINK, mode=0o777, time=time, target=entry.target))
+            else:
+                mode = 0o755 if entry.executable else 0o644
+                sink.write(header(entry.path, FILE, mode=mode, time=time, size=entry.size))
+                for piece in _content(entry):
+                    sink.write(piece)
+                sink.write(padding(entry.size))
+        sink.write(ending(sink.length))
     return PackedLayer(
         target,
         Digest(f"sha256:{sink.packed.hexdigest()}"),
@@ -155,22 +173,48 @@ def write_layer(entries: Iterable[Entry], target: Path, *, time: int) -> PackedL
 
 
 class _Sink:
-    """Compresses and hashes what tarfile writes, both in one pass."""
+    """Compresses and hashes an archive in one pass; hashing what comes in goes on beside compressing it.
+
+    It is cut into pieces of one size, whatever it is written in: so the compressed bytes depend on nothing else.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._gzip = isal_zlib.compressobj(level=GZIP_LEVEL, wbits=_GZIP_WINDOW)
+        self._buffer = bytearray()
+        self._pool: ThreadPoolExecutor | None = None
         self.plain = hashlib.sha256()
         self.packed = hashlib.sha256()
+        self.length = 0
+        """Bytes of the archive so far."""
         self.size = 0
+        """Bytes of the compressed archive so far."""
 
-    def write(self, data: bytes) -> int:
-        self.plain.update(data)
-        self._put(self._gzip.compress(data))
-        return len(data)
+    def __enter__(self) -> Self:
+        return self
 
-    def finish(self) -> None:
-        self._put(self._gzip.flush())
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def write(self, data: bytes) -> None:
+        self.length += len(data)
+        self._buffer += data
+        while len(self._buffer) >= _CHUNK:
+            piece = bytes(memoryview(self._buffer)[:_CHUNK])
+            del self._buffer[:_CHUNK]
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="pack")
+            hashed = self._pool.submit(self.plain.update, piece)
+            self._put(self._gzip.compress(piece))
+            hashed.result()
+
+    def _flush(self) -> None:
+        piece = bytes(self._buffer)
+        self.plain.update(piece)
+        self._put(self._gzip.compress(piece) + self._gzip.flush())
 
     def _put(self, data: bytes) -> None:
         self.packed.update(data)
@@ -178,39 +222,57 @@ class _Sink:
         self._file.write(data)
 
 
-def _members(ordered: list[Entry], time: int) -> Iterator[tuple[tarfile.TarInfo, Entry | None]]:
-    made: set[str] = set()
-    for entry in ordered:
-        parts = entry.path.split("/")
-        for depth in range(1, len(parts)):
-            folder = "/".join(parts[:depth])
-            if folder not in made:
-                made.add(folder)
-                info = _info(folder, 0o755, time)
-                info.type = tarfile.DIRTYPE
-                yield info, None
-        info = _info(entry.path, 0o755 if entry.executable else 0o644, time)
-        if entry.kind == "link":
-            info.mode, info.type, info.linkname = 0o777, tarfile.SYMTYPE, entry.target
-        else:
-            info.size = entry.size
-        yield info, entry
+def _new_folders(path: str, known: set[str]) -> list[str]:
+    """Return the folders that a path is in and that are not known yet, the outer ones first; they are known then."""
+    found = []
+    while (path := path.rpartition("/")[0]) and path not in known:
+        known.add(path)
+        found.append(path)
+    return found[::-1]
 
 
-def _info(name: str, mode: int, time: int) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.mode, info.mtime, info.uid, info.gid, info.uname, info.gname = mode, time, 0, 0, "", ""
-    return info
-
-
-def _opened(entry: Entry) -> IO[bytes]:
+def _content(entry: Entry) -> Iterator[bytes]:
+    """Yield a file's bytes, exactly as many as were listed."""
     if entry.source is None:
-        return BytesIO(entry.data)
-    descriptor = os.open(entry.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        yield entry.data
+        return
+    descriptor = _descriptor(entry)
+    try:
+        left, offset = entry.size, entry.offset
+        while left:
+            piece = os.pread(descriptor, min(left, _CHUNK), offset)
+            if not piece:
+                raise _changed(entry)
+            yield piece
+            left -= len(piece)
+            offset += len(piece)
+    finally:
+        os.close(descriptor)
+
+
+def _descriptor(entry: Entry) -> int:
+    assert entry.source is not None  # noqa: S101  (asked by the callers)
+    descriptor = os.open(entry.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size < entry.offset + entry.size:
         os.close(descriptor)
-        raise PermanentError(f"{entry.path!r} changed while it was packed.", remedy="Run the line again.")
+        raise _changed(entry)
+    return descriptor
+
+
+def _changed(entry: Entry) -> PermanentError:
+    return PermanentError(f"{entry.path!r} changed while it was packed.", remedy="Run the line again.")
+
+
+def opened(entry: Entry) -> IO[bytes]:
+    """Open a file's bytes for reading; there may be more after them.
+
+    Raises:
+        PermanentError: it is no longer the file that was listed.
+    """
+    if entry.source is None:
+        return BytesIO(entry.data)
+    descriptor = _descriptor(entry)
     file = os.fdopen(descriptor, "rb")
     file.seek(entry.offset)
     return file
@@ -233,29 +295,30 @@ def _walk(folder: Path, prefix: str) -> Iterator[Entry]:
             raise Refusal(f"{path!r} is neither a file nor a link.", where=folder.name, remedy="Remove it.")
 
 
-def _check_end(archive: Path, offset: int, where: str) -> None:
-    """Refuse an archive without its two blocks of zeros: for tarfile, a damaged header is an end as well."""
-    with archive.open("rb") as file:
-        file.seek(offset)
-        if file.read(len(_END)) != _END:
-            raise Refusal("The output is not a whole tar archive: it has no end.", where=where)
-
-
-def _of_member(member: tarfile.TarInfo, archive: Path, where: str) -> Entry | None:
+def _of_member(member: Member, archive: Path, where: str) -> Entry | None:
     name = member.name.removeprefix("./")
-    if member.isdir():
+    if member.kind == FOLDER:
         if name not in ("", "."):
             check_name(name.rstrip("/"), where=where)
         return None
     check_name(name, where=where)
-    if member.issym():
-        return Entry(name, "link", target=member.linkname)
-    if not member.isreg() or member.issparse() or member.size < 0:
+    if member.kind == LINK:
+        return Entry(name, "link", target=member.target)
+    if member.kind != FILE:
         raise Refusal(
             f"{name!r} is a device, a hard link or a sparse file.", where=where, remedy="Give back plain files."
         )
-    executable = bool(member.mode & _EXECUTABLE)
-    return Entry(name, "file", executable, member.size, source=archive, offset=member.offset_data)
+    return Entry(name, "file", bool(member.mode & _EXECUTABLE), member.size, source=archive, offset=member.offset)
+
+
+def merged(parts: Iterable[Iterable[Entry]], where: str) -> tuple[Entry, ...]:
+    """Return several parts as one tree; where two have the same path, the later one's counts.
+
+    Raises:
+        Refusal: a path is a file in one part and a folder in another; a link that leads out of the whole.
+    """
+    found = {entry.path: entry for part in parts for entry in part}
+    return _checked(list(found.values()), where)
 
 
 def _checked(entries: list[Entry], where: str) -> tuple[Entry, ...]:
@@ -264,7 +327,3 @@ def _checked(entries: list[Entry], where: str) -> tuple[Entry, ...]:
     check_prefixes((entry.path for entry in entries), where=where)
     check_links({entry.path: entry.target for entry in entries if entry.kind == "link"}, where=where)
     return tuple(entries)
-
-
-def _fields(entry: Entry) -> dict[str, Any]:
-    return dict(vars(entry))

@@ -6,7 +6,8 @@ reader can refuse what it does not know. The predicate's form: https://slsa.dev/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from packageurl import PackageURL
@@ -15,34 +16,57 @@ from sekisho.canonical import hex_of
 from sekisho.model import IMAGE_HOST, Image, Revision, StandardImage
 from sekisho.statements import PROVENANCE, Statement, Subject
 from stages.build.compose import source_uri
-from stages.build.fetch import Wheel
+from stages.build.language import Plan
+from stages.build.materials import Material
 
 BUILD_TYPE = "https://sekisho.dev/build/v1"
 """Explained in docs/builder.md."""
 
 
-def provenance(
-    image: Image,
-    revision: Revision,
-    tools: Sequence[StandardImage],
-    wheels: Sequence[Wheel],
-    *,
-    builder_id: str,
-    invocation: str,
-    recipe: str,
-) -> Statement:
+@dataclass(frozen=True)
+class How:
+    """How an image was made."""
+
+    run: StandardImage
+    tools: StandardImage | None
+    """The image that steps ran in; None where nothing of the image came out of a step."""
+    materials: tuple[Material, ...]
+    plan: Plan
+    recipe: tuple[str, ...]
+    """How steps were run and layers packed."""
+    locks: Mapping[str, str] = field(default_factory=dict)
+    """Lock files that the line resolved, and their digests."""
+    rebased_from: str = ""
+    """Digest of the image whose layers were put on another standard image."""
+
+    def with_locks(self, locks: Mapping[str, str]) -> How:
+        """Return the same with lock files that the line resolved."""
+        return replace(self, locks=dict(locks))
+
+
+def provenance(image: Image, revision: Revision, how: How, *, builder_id: str, invocation: str) -> Statement:
     """Return the builder's statement about an image.
 
     Args:
         image: what was made.
         revision: from what.
-        tools: the standard images that it was made on and with.
-        wheels: the packages in it.
+        how: by what means.
         builder_id: URI of the builder, which says what is promised.
         invocation: id of the run.
-        recipe: how layers are packed.
     """
     source = {"uri": f"{source_uri(revision)}@{revision.commit}", "digest": {"gitCommit": revision.commit}}
+    internal: dict[str, Any] = {
+        "language": how.plan.language,
+        "version": how.plan.version,
+        "recipe": list(how.recipe),
+        "steps": [{"name": step.name, "command": list(step.command), "kept": step.keep} for step in how.plan.steps],
+    }
+    if how.plan.built_in:
+        internal["builtIn"] = how.plan.built_in
+    if how.locks:
+        internal["resolvedLocks"] = sorted(how.locks)
+    if how.rebased_from:
+        internal["rebasedFrom"] = how.rebased_from
     return Statement(
         subjects=(Subject(name=f"{IMAGE_HOST}/{image.repository}", digest=image.digest),),
         predicate_type=PROVENANCE,
@@ -54,16 +78,21 @@ def provenance(
                     "commit": revision.commit,
                     "path": revision.path,
                 },
-                "internalParameters": {"language": image.language, "recipe": recipe},
+                "internalParameters": internal,
                 "resolvedDependencies": [
                     source,
-                    *(_standard(tool) for tool in tools),
-                    *(_wheel(wheel) for wheel in wheels),
+                    *(_standard(tool) for tool in (how.run, how.tools) if tool is not None),
+                    *(
+                        {"name": path, "uri": f"{IMAGE_HOST}/{image.repository}@{digest}",
+                         "digest": {"sha256": hex_of(digest)}}
+                        for path, digest in sorted(how.locks.items())
+                    ),
+                    *({"name": item.name, "uri": item.uri, "digest": dict(item.digest)} for item in how.materials),
                 ],
             },
             "runDetails": {"builder": {"id": builder_id}, "metadata": {"invocationId": invocation}},
         },
-    )
+    )  # fmt: skip
 
 
 def _standard(image: StandardImage) -> dict[str, Any]:
@@ -75,7 +104,3 @@ def _standard(image: StandardImage) -> dict[str, Any]:
 
 def _url(image: StandardImage) -> str:
     return f"{IMAGE_HOST}/{image.repository}"
-
-
-def _wheel(wheel: Wheel) -> dict[str, Any]:
-    return {"name": wheel.path.name, "uri": wheel.locked.purl, "digest": {"sha256": wheel.sha256}}

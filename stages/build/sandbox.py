@@ -1,69 +1,79 @@
-"""The sandbox: where installs and the user's own build step run, without network, keys or sockets.
+"""The sandbox: where installs, compilers and the user's own build step run, without network, keys or sockets.
 
 Each run is a fresh container from a standard image, addressed by the image's id: no network, read-only root, no
-capabilities, no new privileges, an ordinary user, limits on processes, memory, processor and time. What it may read is
-bind-mounted read-only. What it makes is in a tmpfs of limited size, comes out as a tar archive on standard output, and
-is hostile until `pack` has read it. Nothing of a run survives it, and its logs are kept by nobody but the caller.
+capabilities, no new privileges, an ordinary user, limits on processes, memory, processor, files and time. What it may
+read is bind-mounted read-only. What it makes is in a tmpfs of limited size, comes out as a tar archive through a pipe,
+and is hostile until `pack` has read it. Nothing of a run survives it, and its log is kept by nobody but the caller.
+
+A pipe and not the engine's own stream: it is several times faster, and a step that prints without end meets a full
+pipe, then its end, while the engine and the line hold no more than a few kilobytes of it.
 """
 
 from __future__ import annotations
 
-import tarfile
+import fcntl
+import os
+import select
+import shlex
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from io import BytesIO
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import docker
 import docker.errors
-import docker.types
-import requests
 
-from sekisho.canonical import Digest, canonical, hex_of
-from sekisho.errors import PermanentError, Refusal, TemporaryError
+from sekisho.builds import SandboxLimits
+from sekisho.errors import Refusal, SekishoError, TemporaryError
 from sekisho.registry import Registry
 from stages.build.compose import Base
+from stages.build.engine import LABEL, Engine
+
+__all__ = ["INPUTS", "LABEL", "USER", "Command", "Sandbox", "SandboxLimits"]
 
 USER = 1000
-LABEL = "dev.sekisho.sandbox"
+INPUTS = "/in"
+"""Folder in the sandbox whose entries are what the step may read."""
+SEED, OVERLAY, INDEX, PIPES = "seed", "overlay", "index", "pipes"
+"""Inputs with a meaning: `seed` and then `overlay` are copied into the step's folder; with `index`, a forwarder from
+127.0.0.1:8001 to its socket runs beside the step; `pipes` is the way out."""
 
-_SCRIPT = """set -e
-mkdir -p "$1"
-if [ -d /in/seed ]; then cp -R /in/seed/. "$1"; fi
-if [ -f /in/dependencies.tar.gz ]; then
-  mkdir /tmp/dependencies
-  tar --extract --gzip --file=/in/dependencies.tar.gz --directory=/tmp/dependencies --no-same-owner
-fi
-cd "$1"
-shift
-"$@" >&2
-exec tar --create --file=- --format=gnu --hard-dereference --numeric-owner --directory=/out .
-"""
-_LOG_BYTES = 64 * 1024
-_CONNECT_SECONDS = 60
+_OUTPUT, _LOG = "output", "log"
+_LOG_SHOWN = 64 * 1024
+_PIECE = 1 << 20
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+_KILLED, _ITSELF_KILLED = 137, 97
+_SLACK = 64 << 20
+"""What a tar archive may have beyond the files' bytes, for headers; per file another 1.5 KiB."""
+_HEADERS = 1536
 
 
 @dataclass(frozen=True)
-class SandboxLimits:
-    """What one run may use."""
+class Command:
+    """One command and all that it sees."""
 
-    seconds: int = 300
-    memory: int = 2 << 30
-    """Bytes, with what the tmpfs holds."""
-    cpus: float = 2.0
-    processes: int = 256
-    output: int = 1 << 30
-    """Bytes of the output."""
-    scratch: int = 512 << 20
-    """Bytes of /tmp."""
+    command: tuple[str, ...]
+    directory: str = "."
+    """Folder below /out to run in."""
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    """Name and path of what it may read, as /in/<name>."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables; never a secret."""
+    outputs: tuple[str, ...] = ()
+    """What to give back, as paths below /out; empty gives back all. What is not there is left out."""
+    what: str = "build step"
+    """What this is, for messages."""
+    seconds: int | None = None
+    """Longest run, if shorter than the limit."""
 
 
 class Sandbox:
-    """Runs steps in containers.
+    """Runs commands in containers.
 
     Args:
         socket: the Docker engine's socket, reachable by the line and by nothing that it builds.
@@ -73,101 +83,56 @@ class Sandbox:
     """
 
     def __init__(self, socket: Path, registry: Registry, work: Path, limits: SandboxLimits | None = None) -> None:
-        self._socket = socket
-        self._registry = registry
+        self._engine = Engine(socket, registry, work)
         self._work = work
         self._limits = limits or SandboxLimits()
-        self._loading = threading.Lock()
 
-    def run(
-        self,
-        base: Base,
-        repository: str,
-        command: tuple[str, ...],
-        output: Path,
-        *,
-        directory: str,
-        inputs: Mapping[str, Path],
-        environment: Mapping[str, str] | None = None,
-        what: str = "build step",
-    ) -> str:
+    def run(self, base: Base, repository: str, command: Command, output: Path) -> str:
         """Run one command and write what it made to a tar archive.
 
         Args:
             base: the standard image to run in.
             repository: its repository in the zone's registry.
-            command: the command, run in `/out/<directory>`; its own output goes to the log.
+            command: the command.
             output: file to write; a tar archive of /out, hostile.
-            directory: folder below /out to run in; it starts with a copy of the input named `seed`, if there is one.
-            inputs: name and path of what it may read, as /in/<name>.
-            environment: variables; never a secret.
-            what: what this is, for messages.
 
         Returns:
             The end of the log, at most 64 KiB.
 
         Raises:
-            Refusal: the command failed, took too long, or made too much.
+            Refusal: the command failed, took too long, printed or made too much.
             TemporaryError: the Docker engine cannot be reached.
         """
-        with self._client() as client:
-            image = self._image(client, base, repository)
-            container = self._create(
-                client, image, command, directory=directory, inputs=inputs, environment=environment or {}
-            )
+        image = self._engine.image(base, repository)
+        with ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self._work, prefix="pipes-")))
+            scratch.chmod(0o755)
+            pipes = {name: stack.enter_context(_pipe(scratch / name)) for name in (_OUTPUT, _LOG)}
+            client = stack.enter_context(self._engine.client())
+            container = self._create(client, image, command, scratch)
             try:
-                return self._watch(container, output, what)
+                return self._watch(client, container, command, pipes, output)
             finally:
-                with suppress(docker.errors.APIError):
-                    container.remove(force=True, v=True)
+                self._engine.remove(container)
+
+    @property
+    def owner(self) -> str:
+        """Value of the label of this sandbox's containers."""
+        return self._engine.owner
 
     def sweep(self) -> int:
         """Remove what a killed builder left behind, and return how many containers that were."""
-        with self._client() as client:
-            left = client.containers.list(all=True, filters={"label": LABEL})
-            for container in left:
-                with suppress(docker.errors.APIError):
-                    container.remove(force=True, v=True)
-            return len(left)
+        return self._engine.sweep()
 
-    @contextmanager
-    def _client(self) -> Iterator[docker.DockerClient]:
-        where = str(self._socket)
-        try:
-            client = docker.DockerClient(base_url=f"unix://{self._socket}", timeout=_CONNECT_SECONDS)
-            try:
-                yield client
-            finally:
-                client.close()
-        except requests.exceptions.RequestException as error:
-            raise TemporaryError("The Docker engine does not answer.", where=where, delay=5.0) from error
-        except docker.errors.APIError as error:
-            if error.is_server_error():
-                raise TemporaryError(f"The Docker engine failed: {error.explanation}", where=where) from error
-            raise PermanentError(f"The Docker engine refused: {error.explanation}", where=where) from error
-        except docker.errors.DockerException as error:
-            raise TemporaryError(
-                "The Docker engine cannot be reached.", where=where, remedy="Start it: sekisho up.", delay=5.0
-            ) from error
+    def settle(self) -> None:
+        """Wait until every container of earlier runs has gone."""
+        self._engine.settle()
 
-    def _create(
-        self,
-        client: docker.DockerClient,
-        image: str,
-        command: tuple[str, ...],
-        *,
-        directory: str,
-        inputs: Mapping[str, Path],
-        environment: Mapping[str, str],
-    ) -> Any:
+    def _create(self, client: docker.APIClient, image: str, command: Command, pipes: Path) -> str:
         limits = self._limits
-        rights = f"rw,nosuid,nodev,uid={USER},gid={USER},mode=0755"
-        return client.containers.create(
-            image,
-            entrypoint=["/bin/sh", "-c", _SCRIPT, "sandbox", f"/out/{directory}"],
-            command=list(command),
-            user=f"{USER}:{USER}",
-            working_dir="/out",
+        rights = f"rw,nosuid,nodev,uid={USER},gid={USER},mode=0755,nr_inodes={limits.files}"
+        inputs = {**command.inputs, PIPES: pipes}
+        host = client.create_host_config(
             network_mode="none",
             read_only=True,
             cap_drop=["ALL"],
@@ -175,121 +140,227 @@ class Sandbox:
             pids_limit=limits.processes,
             mem_limit=limits.memory,
             memswap_limit=limits.memory,
-            nano_cpus=int(limits.cpus * 1_000_000_000),
-            tmpfs={"/tmp": f"{rights},size={limits.scratch}", "/out": f"{rights},size={limits.output}"},  # noqa: S108
+            nano_cpus=int(min(limits.cpus, os.cpu_count() or 1) * 1_000_000_000),
+            tmpfs={"/tmp": f"{rights},size={limits.scratch},exec", "/out": f"{rights},size={limits.output},exec"},  # noqa: S108
             mounts=[
-                docker.types.Mount(f"/in/{name}", str(path.absolute()), type="bind", read_only=True)
-                for name, path in inputs.items()
+                docker.types.Mount(target=f"{INPUTS}/{name}", source=str(path.resolve()), type="bind", read_only=True)
+                for name, path in sorted(inputs.items())
             ],
+            log_config=docker.types.LogConfig(type="none"),
+        )
+        made = client.create_container(
+            image,
+            entrypoint=["/bin/sh", "-c", script(command, inputs)],
+            command=[],
+            user=f"{USER}:{USER}",
+            working_dir="/out",
             environment={
-                "PATH": "/usr/local/bin:/usr/bin:/bin",
-                "HOME": "/tmp",  # noqa: S108  (the sandbox's own tmpfs)
+                "HOME": "/tmp",  # noqa: S108  (a tmpfs of the container)
                 "LC_ALL": "C.UTF-8",
                 "PYTHONDONTWRITEBYTECODE": "1",
-                **environment,
+                **command.environment,
             },
             hostname="sandbox",
-            labels={LABEL: "1"},
-            log_config=docker.types.LogConfig(type="none"),
+            labels={LABEL: self._engine.owner},
+            host_config=host,
             # The engine's client configuration may hold proxies with passwords.
             use_config_proxy=False,
-            stdin_open=False,
-            tty=False,
+        )
+        return str(made["Id"])
+
+    def _watch(
+        self, client: docker.APIClient, container: str, command: Command, pipes: Mapping[str, int], output: Path
+    ) -> str:
+        limits = self._limits
+        seconds = min(command.seconds or limits.seconds, limits.seconds)
+        with output.open("wb") as file:
+            reading = _Reading(
+                pipes,
+                file,
+                deadline=time.monotonic() + seconds,
+                output=limits.output + _SLACK + _HEADERS * limits.files,
+                log=limits.log,
+            )
+            ended = _Ended(self._engine, container)
+            try:
+                client.start(container)
+                ended.start()
+                reading.until(ended.pipe)
+            finally:
+                over = reading.over
+                if not reading.whole:
+                    with suppress(docker.errors.APIError):
+                        client.kill(container)
+                ended.close()
+            status = ended.status()
+        what = command.what
+        if over == "time":
+            raise Refusal(f"The {what} ran longer than {seconds} seconds.", where=what,
+                          remedy="Make the step shorter, or ask the platform team for more time.")  # fmt: skip
+        if over == _LOG:
+            raise Refusal(f"The {what} printed more than {limits.log >> 20} MiB.", where=what,
+                          remedy=f"Make it say less. Its last words: {_last_lines(reading.text)}")  # fmt: skip
+        if over:
+            raise Refusal(f"The {what} made more than {limits.output >> 20} MiB.", where=what,
+                          remedy="Leave out what the workload does not need to run.")  # fmt: skip
+        if status:
+            raise self._failed(client, container, what, status, reading.text)
+        return reading.text
+
+    def _failed(
+        self, client: docker.APIClient, container: str, what: str, status: int, text: str
+    ) -> Refusal | TemporaryError:
+        try:
+            state = client.inspect_container(container)["State"]
+        except docker.errors.NotFound:
+            state = {}
+        starved = state.get("OOMKilled", False)
+        if status == _KILLED and not starved:
+            return TemporaryError(
+                f"The {what} was stopped from outside, with its container.", where="Docker engine",
+                remedy="See whether the engine was started anew.", delay=5.0,
+            )  # fmt: skip
+        why = f" It used more memory than its {self._limits.memory >> 20} MiB." if starved else ""
+        shown = _KILLED if status == _ITSELF_KILLED else status
+        return Refusal(
+            f"The {what} failed with status {shown}.{why} Its last words: {_last_lines(text)}",
+            where=what,
+            remedy="Run the step where there is no network and correct it.",
         )
 
-    def _watch(self, container: Any, output: Path, what: str) -> str:
-        limits = self._limits
-        expired = threading.Event()
 
-        def kill() -> None:
-            expired.set()
-            with suppress(docker.errors.APIError, requests.exceptions.RequestException):
-                container.kill()
+def script(command: Command, inputs: Mapping[str, Any]) -> str:
+    """Return the shell script that is the container's process: copy in, run, give back."""
+    folder = shlex.quote(f"/out/{command.directory}")
+    way = f"{INPUTS}/{PIPES}"
+    lines = ["set -e", f"exec >{way}/{_LOG} 2>&1 </dev/null", f"mkdir -p {folder}"]
+    lines += [f"cp -R {INPUTS}/{name}/. {folder}" for name in (SEED, OVERLAY) if name in inputs]
+    if INDEX in inputs:
+        forward = f"UNIX-CONNECT:{INPUTS}/{INDEX}/index.sock"
+        lines.append(f"socat TCP-LISTEN:8001,bind=127.0.0.1,fork,reuseaddr {forward} &")
+        ask = "socat -u OPEN:/dev/null TCP:127.0.0.1:8001"
+        lines.append(f"tries=0; until {ask} 2>/dev/null || [ $tries = 50 ]; do tries=$((tries + 1)); sleep 0.1; done")
+    # 137 is left to what happens to the container as a whole.
+    status = f"status=$?; if [ $status = {_KILLED} ]; then status={_ITSELF_KILLED}; fi; exit $status"
+    lines += [f"cd {folder}", f"{shlex.join(command.command)} || {{ {status}; }}", "cd /out"]
+    tar = f"exec tar --create --file={way}/{_OUTPUT} --format=gnu --hard-dereference --numeric-owner"
+    if command.outputs:
+        wanted = " ".join(shlex.quote(f"./{path}") for path in command.outputs)
+        lines.append(f'set -- ; for path in {wanted}; do if [ -e "$path" ]; then set -- "$@" "$path"; fi; done')
+        lines.append(f'{tar} --files-from=/dev/null -- "$@"')
+    else:
+        lines.append(f"{tar} .")
+    return "\n".join(lines)
 
-        stream = container.attach(stdout=True, stderr=True, stream=True, demux=True)
-        timer = threading.Timer(limits.seconds, kill)
-        timer.daemon = True
-        log = bytearray()
-        size = 0
+
+class _pipe:  # noqa: N801  (used like a function)
+    """A named pipe that both sides may open at any time; gives the descriptor to read from."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path, 0o600)
+        path.chmod(0o622)  # whatever the umask: the sandbox's user writes, and does not read
+        # Open for writing as well: a writer that closes is then no end, which only the container's end is.
+        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with suppress(OSError):
+            fcntl.fcntl(self._descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def __enter__(self) -> int:
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+
+class _Reading:
+    """What has come out of a container so far, within its bounds."""
+
+    def __init__(self, pipes: Mapping[str, int], file: IO[bytes], *, deadline: float, output: int, log: int) -> None:
+        self._names = {descriptor: name for name, descriptor in pipes.items()}
+        self._file = file
+        self._deadline = deadline
+        self._left = {_OUTPUT: output, _LOG: log}
+        self._log = bytearray()
+        self.over = ""
+        """What was exceeded: `time`, `output` or `log`; empty while all is well."""
+        self.whole = False
+        """Whether the container ended by itself and everything was read."""
+
+    @property
+    def text(self) -> str:
+        """The end of the log."""
+        return self._log.decode("utf-8", "replace")
+
+    def until(self, end: int) -> None:
+        """Read until `end` can be read and the pipes are empty, or a bound is exceeded."""
+        poll = select.poll()
+        for descriptor in (*self._names, end):
+            poll.register(descriptor, select.POLLIN)
+        ended = False
+        while not self.over:
+            left = self._deadline - time.monotonic()
+            ready = [descriptor for descriptor, _ in poll.poll(0 if ended else max(left, 0) * 1000)]
+            if end in ready:
+                ended = True
+                poll.unregister(end)
+                continue
+            for descriptor in ready:
+                self._take(descriptor)
+            if not ready and ended:
+                self.whole = True
+                return
+            if not ended and time.monotonic() >= self._deadline:
+                self.over = "time"
+
+    def _take(self, descriptor: int) -> None:
+        name = self._names[descriptor]
         try:
-            container.start()
-            timer.start()
-            with output.open("wb") as file:
-                for out, err in stream:
-                    if err:
-                        log += err
-                        del log[:-_LOG_BYTES]
-                    if out:
-                        size += len(out)
-                        if size > limits.output + (64 << 20):
-                            kill()
-                            raise Refusal(f"The {what} made more than {limits.output >> 20} MiB.", where=what)
-                        file.write(out)
-            status = container.wait(timeout=_CONNECT_SECONDS)["StatusCode"]
+            piece = os.read(descriptor, _PIECE)
+        except BlockingIOError:
+            return
+        self._left[name] -= len(piece)
+        if self._left[name] < 0:
+            self.over = name
+        elif name == _OUTPUT:
+            self._file.write(piece)
+        if name == _LOG:
+            self._log += piece
+            del self._log[:-_LOG_SHOWN]
+
+
+class _Ended:
+    """Waits for a container's end in a thread of its own; `pipe` can be read then."""
+
+    def __init__(self, engine: Engine, container: str) -> None:
+        self._engine = engine
+        self._container = container
+        self.pipe, self._end = os.pipe2(os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._wait, name="sandbox-wait", daemon=True)
+        self._status: int | None = None
+        self._error: Exception | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def status(self) -> int:
+        """Return the exit status, after `close`."""
+        if self._error is not None:
+            raise self._error
+        return self._status or 0
+
+    def close(self) -> None:
+        if self._thread.ident is not None:
+            self._thread.join()
+        os.close(self.pipe)
+        os.close(self._end)
+
+    def _wait(self) -> None:
+        try:
+            with self._engine.client() as client:
+                self._status = int(client.wait(self._container, timeout=None)["StatusCode"])
+        except SekishoError as error:
+            self._error = error
         finally:
-            timer.cancel()
-        text = log.decode("utf-8", "replace")
-        if expired.is_set():
-            raise Refusal(
-                f"The {what} ran longer than {limits.seconds} seconds.", where=what, remedy="Make the step shorter."
-            )
-        if status:
-            container.reload()
-            killed = " It used more memory than it may." if container.attrs["State"].get("OOMKilled") else ""
-            raise Refusal(
-                f"The {what} failed with status {status}.{killed} Its last words: {_last_lines(text)}",
-                where=what,
-                remedy="Run the step where there is no network and correct it.",
-            )
-        return text
-
-    def _image(self, client: docker.DockerClient, base: Base, repository: str) -> str:
-        """Return the engine's id of a standard image, loaded from the zone's registry if it is not there yet."""
-        tag = f"sekisho.local/{base.name}:{hex_of(base.digest)[:40]}"
-        with self._loading:
-            found = self._known(client, base, tag)
-            if found is None:
-                with tempfile.TemporaryDirectory(dir=self._work) as scratch:
-                    archive = Path(scratch) / "image.tar"
-                    self._archive(base, repository, tag, Path(scratch), archive)
-                    with archive.open("rb") as file:
-                        client.images.load(file)
-                found = self._known(client, base, tag)
-        if found is None:
-            raise PermanentError(f"The Docker engine did not load standard/{base.name}.", where=str(self._socket))
-        return found
-
-    def _known(self, client: docker.DockerClient, base: Base, tag: str) -> str | None:
-        """A tag is only a name: an image counts when its layers are the standard image's."""
-        try:
-            image = client.images.get(tag)
-        except docker.errors.ImageNotFound:
-            return None
-        same = tuple(image.attrs["RootFS"].get("Layers") or ()) == base.diff_ids
-        return str(image.id) if same else None
-
-    def _archive(self, base: Base, repository: str, tag: str, scratch: Path, archive: Path) -> None:
-        with tarfile.open(archive, "w") as tar:
-            names = []
-            for layer in base.manifest.layers:
-                name = f"{hex_of(layer.digest)}.tar.gz"
-                names.append(name)
-                if name in tar.getnames():
-                    continue
-                part = scratch / name
-                self._registry.pull_blob(repository, layer.digest, part, size=layer.size)
-                tar.add(part, arcname=name)
-                part.unlink()
-            config = self._registry.get_blob(repository, Digest(base.manifest.config.digest))
-            inner = f"{hex_of(base.manifest.config.digest)}.json"
-            _add(tar, inner, config)
-            _add(tar, "manifest.json", canonical([{"Config": inner, "RepoTags": [tag], "Layers": names}]))
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    tar.addfile(info, BytesIO(data))
+            os.write(self._end, b"x")
 
 
 def _last_lines(text: str) -> str:

@@ -6,6 +6,8 @@ Rules:
     3. Every port of the workload is behind the zone's front agents, and the network lets nothing around them.
     4. Everything is denied but DNS, the way in that the profile names, and each binding's own address.
     5. Each field that is added or changed is explained.
+    6. A Job's name ends in a digest of what it runs, for its template cannot be changed: another one is another Job,
+       and the same one has run already.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from sekisho.canonical import digest_of_json, hex_of
 from sekisho.errors import Refusal
 from sekisho.model import Bound, Explained, Hardened, SealedRelease
 from sekisho.profile import Agent, Profile
@@ -68,7 +71,7 @@ def harden(bound: Bound, profile: Profile, standard: Standard, release: SealedRe
         namespace=namespace_of(bound.app),
         objects=apply_order(work.objects),
         bindings=tuple(binding.model_copy(update={"objects": (), "explained": ()}) for binding in bound.bindings),
-        explained=(*bound.explained, *work.explained),
+        explained=work.explanations(),
     )
 
 
@@ -85,6 +88,7 @@ class _Work:
         self.explained: list[Explained] = []
         self.behind: dict[str, dict[int, int]] = {}
         """By workload: each of its ports, and the port of the agent in front of it."""
+        self.renamed: dict[str, str] = {}
 
     def run(self) -> None:
         if not self.objects:
@@ -105,6 +109,16 @@ class _Work:
         self.explained.append(self._why("*", "/metadata/namespace", "Each app has its own namespace.", "namespace"))
         self.objects.append(self._namespace(namespace))
         self.explained += [explained for _, explained in rules]
+        for obj in self.objects:
+            if obj["kind"] == "Job":
+                self._rename(obj)
+
+    def explanations(self) -> tuple[Explained, ...]:
+        """Return all that is said about fields, under the final names of their objects."""
+        return tuple(
+            item.model_copy(update={"object": self.renamed.get(item.object, item.object)})
+            for item in (*self.bound.explained, *self.explained)
+        )
 
     # -- checks ----------------------------------------------------------------------------------------------
 
@@ -235,6 +249,14 @@ class _Work:
                     raise Refusal(f"Its targetPort {port.get('targetPort')!r} is no port of {short}.", where=where)
                 found.add(target)
         return tuple(sorted(found))
+
+    def _rename(self, job: dict[str, Any]) -> None:
+        before = Ref.of(job).short
+        job["metadata"]["name"] += f"-{hex_of(digest_of_json(job))[:10]}"
+        after = Ref.of(job).short
+        self.renamed[before] = after
+        why = "A Job cannot be changed: each version has its own name, and runs once."
+        self.explained.append(self._why(after, "/metadata/name", why, "jobs"))
 
     # -- ways in and out -------------------------------------------------------------------------------------
 

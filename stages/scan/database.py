@@ -22,6 +22,7 @@ from sekisho.errors import PermanentError, Refusal
 from sekisho.model import AdvisoryDatabase
 from sekisho.oci import Manifest
 from sekisho.registry import Registry
+from stages.scan.java_names import ensure_java_names
 
 _FILES = ("metadata.json", "trivy.db")
 _LIMIT = 8 << 30
@@ -72,6 +73,7 @@ def ensure_database(registry: Registry, cache: Path, digest: Digest | None = Non
     if not all((folder / "db" / name).is_file() for name in _FILES):
         _fetch(registry, manifest, folder, cache)
         _prune(folder)
+    ensure_java_names(folder)
     updated = _updated(folder / "db" / "metadata.json")
     return Database(folder, AdvisoryDatabase(digest=wanted, updated_at=updated, kind=kind))
 

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 from sekisho.errors import PermanentError
 from sekisho.model import Coverage, Finding, Image, Severity
+from sekisho.workloads import WORKLOADS
 
 Report = Mapping[str, Any]
 Owner = Literal["platform", "workload"]
@@ -55,11 +56,11 @@ def check_targets(report: Report, names: Mapping[str, str]) -> None:
     """Check that the scanner looked at every object that it knows rules for.
 
     Raises:
-        PermanentError: a Deployment or a StatefulSet is not in the report.
+        PermanentError: an object with pods is not in the report.
     """
     seen = {_text(result, "Target") for result in results(report)}
     for target, name in names.items():
-        if name.startswith(("Deployment/", "StatefulSet/")):
+        if name.partition("/")[0] in WORKLOADS:
             _need(target in seen, f"{name} was not looked at")
 
 
@@ -121,7 +122,7 @@ def _gaps(found: Coverage, ended: bool, image: Image, lock_report: Report | None
         yield gap(
             "locked-not-found", "The lock file pins it, the scanner did not find it in the image.", purl, "workload"
         )
-    if image.locked and lock_report is not None:
+    if image.locked and image.lock == "committed" and lock_report is not None:
         seen = {_purl(package) for package in packages(lock_report, "lang-pkgs")}
         if not {normal(purl) for purl in image.locked} <= seen:
             title = "The scanner did not read the whole lock file."

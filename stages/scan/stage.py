@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from sekisho.canonical import Digest, canonical, digest_of_json, hex_of
 from sekisho.errors import Refusal, TemporaryError
@@ -28,6 +27,7 @@ from sekisho.statements import SBOM, SCAN, Statement, Subject
 from sekisho.tools import trivy as find_trivy
 from stages.scan import parse, trivy
 from stages.scan.database import Database, current_digest, ensure_database
+from stages.scan.images import scan_image
 from stages.scan.sbom import make_sbom, sbom_bytes
 from stages.source import workload
 
@@ -35,11 +35,6 @@ RECIPE = "sekisho-scan/1"
 """What is asked of the scanner and how it is read. Part of every scan's key."""
 
 _FOLDERS = {"static": "/srv/www/"}
-# The image's config is made by the line from the standard image's: of it, only secrets are looked for. The scanner's
-# rules for Dockerfiles would cost 1.5 s to say that there is no HEALTHCHECK.
-_IMAGE_FLAGS = ("--image-src", "remote", "--insecure", "--scanners", "vuln,secret", "--list-all-pkgs",
-                "--image-config-scanners", "secret", "--skip-db-update", "--skip-java-db-update",
-                "--offline-scan", "--show-suppressed", "--secret-config", "secrets.yaml")  # fmt: skip
 _TREE_FLAGS = ("--cache-backend", "memory", "--list-all-pkgs", "--offline-scan", "--skip-db-update",
                "--skip-java-db-update", "--secret-config", "secrets.yaml")  # fmt: skip
 _CONFIG_FLAGS = ("--cache-backend", "memory", "--skip-check-update", "--misconfig-scanners", "kubernetes")
@@ -161,16 +156,12 @@ class ScanStage:
     def _reports(
         self, subject: ScanInput, binary: Path, tool: Tool, database: Database
     ) -> tuple[parse.Report, parse.Report, tuple[Finding, ...]]:
-        reference = f"{urlsplit(self._registry.url).netloc}/{subject.image.repository}@{subject.image.digest}"
         folder = workload(subject.tree, subject.revision)
         with ThreadPoolExecutor(3) as pool:
-            image = pool.submit(trivy.scan, binary, "image", reference, _IMAGE_FLAGS, cache=database.folder)
+            image = pool.submit(scan_image, self._registry, subject.image, binary, database)
             tree = pool.submit(_scan_tree, binary, folder, database.folder, vulnerabilities=True)
             wrong = pool.submit(_scan_manifests, binary, subject.manifests, self._cache, tool)
-            report = image.result()
-            parse.check_report(report, "image")
-            parse.check_image(report, subject.image)
-            return report, tree.result(), wrong.result()
+            return image.result(), tree.result(), wrong.result()
 
 
 def scan_tree(

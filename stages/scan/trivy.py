@@ -23,7 +23,8 @@ RULES_FOR_SECRETS: Final = "disable-allow-rules:\n  - tests\n  - examples\n  - v
 _SECONDS = 240.0
 _REPORT_LIMIT = 512 << 20
 _BUSY = ("connection refused", "timeout", "timed out", "connection reset", "no such host", "temporarily",
-         "may be in use", "unexpected EOF", "500 Internal", "502 Bad", "503 Service", "no space left")  # fmt: skip
+         "may be in use", "unexpected EOF", "context canceled", "context deadline exceeded",
+         "500 Internal", "502 Bad", "503 Service", "no space left")  # fmt: skip
 
 
 def scan(

@@ -83,7 +83,7 @@ def newest_pods(
 
     Args:
         live: the workload.
-        replica_sets: of the namespace; only a Deployment has them.
+        replica_sets: of the namespace, for a Deployment; and its Jobs, for a CronJob.
         pods: of the namespace.
     """
     uid = live["metadata"].get("uid", "")
@@ -97,6 +97,15 @@ def newest_pods(
             if _owned(item, uid) and (item["metadata"].get("annotations") or {}).get(mark) == revision
         }
         return tuple(pod for pod in kept if any(_owned(pod, owner) for owner in sets))
+    if live.get("kind") == "CronJob":
+        # A run that began before the last change ends as it began; who makes objects cannot choose their time.
+        changed = _changed(live)
+        runs = {
+            item["metadata"].get("uid")
+            for item in replica_sets
+            if _owned(item, uid) and item["metadata"].get("creationTimestamp", "") > changed
+        }
+        return tuple(pod for pod in kept if any(_owned(pod, owner) for owner in runs))
     own = [pod for pod in kept if _owned(pod, uid)]
     update = (live.get("status") or {}).get("updateRevision")
     if live.get("kind") == "StatefulSet" and update:
@@ -162,6 +171,15 @@ def _of_pod(pod: Mapping[str, Any]) -> Iterable[Cause]:
 
 def _owned(obj: Mapping[str, Any], uid: Any) -> bool:
     return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or [])
+
+
+def _changed(live: Mapping[str, Any]) -> str:
+    """Return when the spec of an object was last written; its status is written by controllers at any time."""
+    metadata = live["metadata"]
+    times = [
+        field.get("time", "") for field in metadata.get("managedFields") or [] if field.get("subresource") != "status"
+    ]
+    return str(max([metadata.get("creationTimestamp", ""), *times]))
 
 
 def _true(condition: Mapping[str, Any], name: str) -> bool:

@@ -187,7 +187,7 @@ def _harmless(live: Mapping[str, Any], paths: Sequence[Any]) -> bool:
 
 def _pods(kube: Kube, plan: Plan, alive: Sequence[Mapping[str, Any]]) -> list[Observation]:
     pods = kube.list("v1", "Pod", plan.namespace)
-    sets = kube.list("apps/v1", "ReplicaSet", plan.namespace)
+    sets = (*kube.list("apps/v1", "ReplicaSet", plan.namespace), *_runs(kube, plan, alive))
     templates = {Ref.of(obj): pod_template(obj) or {} for obj in plan.objects if obj["kind"] in WORKLOADS}
     accounted: set[str] = set()
     found: list[Observation] = []
@@ -208,6 +208,17 @@ def _pods(kube: Kube, plan: Plan, alive: Sequence[Mapping[str, Any]]) -> list[Ob
         if not any(owner.get("uid") in owners for owner in metadata.get("ownerReferences") or []):
             found.append(_observe(pod, "pod", "No workload of the plan made this pod.", by=_last_writer(pod)))
     return found
+
+
+def _runs(kube: Kube, plan: Plan, alive: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return the Jobs that the plan's CronJobs made."""
+    makers = {item["metadata"]["uid"] for item in alive if item.get("kind") == "CronJob"}
+    if not makers:
+        return ()
+    jobs = kube.list("batch/v1", "Job", plan.namespace)
+    return tuple(
+        job for job in jobs if any(owner.get("uid") in makers for owner in job["metadata"].get("ownerReferences") or [])
+    )
 
 
 def _containers(pod: Mapping[str, Any], template: Mapping[str, Any]) -> list[Observation]:

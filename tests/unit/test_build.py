@@ -1,7 +1,8 @@
-"""The build stage against a real registry. What needs a container is in tests/e2e/test_sandbox.py."""
+"""The build stage against a real registry. What needs a container is in tests/e2e/test_sandbox_escape.py."""
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.builds import BuildRules
 from sekisho.canonical import digest_of
 from sekisho.errors import PermanentError, Refusal, TemporaryError
 from sekisho.evidence import find_statements
@@ -21,8 +23,11 @@ from sekisho.registry import Registry
 from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE
 from stages import source
-from stages.build import BuildInput, BuildStage
+from stages.build import Builder, BuildInput, BuildStage
+from stages.build.artifacts import Fetcher
+from stages.build.indexes import Indexes
 from stages.build.pack import Entry, write_layer
+from stages.build.resolver import Resolver
 
 DAY = 86_400
 WHEN = 1_760_000_000
@@ -40,8 +45,12 @@ class Standards:
     def __init__(self, image: StandardImage) -> None:
         self.image = image
 
-    def for_language(self, language: str) -> tuple[StandardImage, StandardImage | None]:
+    def offered(self, language: str) -> tuple[str, ...]:
         del language
+        return ("3.11",)
+
+    def for_language(self, language: str, version: str = "") -> tuple[StandardImage, StandardImage | None]:
+        del language, version
         return self.image, None
 
 
@@ -95,6 +104,14 @@ def signer(tmp_path: Path) -> FileSigner:
 Make = Callable[..., tuple[BuildStage, BuildInput]]
 
 
+def builder(registry: Registry, place: Path, standards: Standards) -> Builder:
+    """Return a builder without an engine and without a way to any index."""
+    indexes = Indexes.from_environment(environment={})
+    return Builder(registry, standards, BuildRules(), cache=place / "cache", docker_socket=place / "none.sock",
+                   fetcher=Fetcher(place / "cache", indexes),
+                   resolver=lambda: Resolver(indexes, place / "cache" / "work"), cleared=lambda _: None)  # fmt: skip
+
+
 @pytest.fixture
 def make(registry: Registry, signer: FileSigner, tmp_path: Path) -> Make:
     numbers = iter(range(100))
@@ -106,8 +123,7 @@ def make(registry: Registry, signer: FileSigner, tmp_path: Path) -> Make:
         revision = source.revision(bare, app, head, "main", path=options.get("path", "."))
         tree = source.checkout(bare, head, place / "a" / "tree")
         image = standard_image(registry, place)
-        stage = BuildStage(registry, Standards(image), signer, cache=place / "cache",
-                           docker_socket=place / "none.sock", proxy=None,
+        stage = BuildStage(builder(registry, place, Standards(image)), signer,
                            builder_id="https://sekisho.dev/builders/embedded-unhosted/v1")  # fmt: skip
         return stage, BuildInput(revision, tree)
 
@@ -164,7 +180,7 @@ def test_another_file_or_base_gives_another_digest(make: Make, registry: Registr
     first = stage.perform(subject)
     assert changed_stage.perform(changed).digest != first.digest
     key = stage.key(subject)
-    stage._standard = Standards(standard_image(registry, tmp_path, content=b"ID=debian\nVERSION_ID=13\n"))
+    stage._builder.standard = Standards(standard_image(registry, tmp_path, content=b"ID=debian\nVERSION_ID=13\n"))
     assert stage.key(subject) != key
     assert stage.perform(subject).digest != first.digest
 
@@ -220,21 +236,17 @@ def test_a_workload_in_a_folder_of_its_repository(make: Make, registry: Registry
     assert not any("secret" in name or "services" in name for name in members)
 
 
-@pytest.mark.parametrize(
-    ("procfile", "says"),
-    [
-        ("", "0 `web` lines"),
-        ("worker: x\n", "0 `web` lines"),
-        ("web: a\nweb: b\n", "2 `web` lines"),
-        ("web: PORT=1 python3 -m x", "needs a shell"),
-        ("web: python3 -m x && rm -rf /", "needs a shell"),
-        ("web: python3 -m x --port $PORT", "needs a shell"),
-        ("web: python3 'x", "cannot be read"),
-    ],
-)
-def test_a_procfile_that_cannot_be_run_as_it_stands(make: Make, procfile: str, says: str) -> None:
-    stage, subject = make({**PYTHON, "Procfile": procfile}, "thing-procfile")
-    with pytest.raises(Refusal, match=says):
+def test_something_has_to_say_how_it_starts_the_language_or_score_yaml(make: Make) -> None:
+    files = {"requirements.txt": "# none\n", "thing.py": "print(1)\n"}
+    stage, subject = make(files, "thing-silent")
+    with pytest.raises(Refusal, match="starts"):
+        stage.perform(subject)
+    score = "apiVersion: score.dev/v1b1\nmetadata: {name: thing}\ncontainers:\n"
+    container = "  web: {image: ., command: [python3, thing.py]}\n"
+    stage, subject = make({**files, "score.yaml": score + container}, "thing-silent")
+    assert stage.perform(subject).layers
+    stage, subject = make({**files, "score.yaml": score + container + "  job: {image: .}\n"}, "thing-silent")
+    with pytest.raises(Refusal, match="starts"):
         stage.perform(subject)
 
 
@@ -244,7 +256,7 @@ def test_without_an_engine_or_a_build_image_it_says_so(make: Make, registry: Reg
     with pytest.raises(PermanentError, match="no standard image to build"):
         stage.perform(subject)
     image = standard_image(registry, tmp_path)
-    stage._images = lambda _: (image, image)  # type: ignore[method-assign,assignment]
+    stage._builder.standard.for_language = lambda *_: (image, image)
     with pytest.raises(TemporaryError, match="Docker engine"):
         stage.perform(subject)
 
@@ -252,6 +264,19 @@ def test_without_an_engine_or_a_build_image_it_says_so(make: Make, registry: Reg
 def test_a_standard_image_that_is_not_there(make: Make) -> None:
     stage, subject = make(PYTHON, "thing-nobase")
     gone = StandardImage(name="gone", digest="sha256:" + "0" * 64, repository="standard/gone")
-    stage._standard = Standards(gone)
+    stage._builder.standard = Standards(gone)
     with pytest.raises(PermanentError, match="not in the zone's registry"):
         stage.perform(subject)
+
+
+def test_a_full_disk_is_said_and_tried_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, subject = make(PYTHON, "thing-full")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache/x")
+
+    monkeypatch.setattr("stages.build.steps.write_layer", full)
+    with pytest.raises(TemporaryError, match="disk is full"):
+        stage.perform(subject)
+    monkeypatch.undo()
+    assert run_stage(stage, subject).value.layers

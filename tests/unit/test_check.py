@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.builds import BuildRules
 from sekisho.errors import PermanentError
 from sekisho.model import Finding, Result, Severity
 from sekisho.standard import LockEntry, StandardImages
@@ -70,12 +71,32 @@ def test_what_the_gate_would_refuse(tree: Path, rules: Rules) -> None:
     assert failed(tree, rules) == [("render/refused", "score.yaml")]
 
 
+def test_files_beside_the_score_file_are_read(tree: Path, rules: Rules) -> None:
+    score = SCORE + "    files: {/app/menu: {source: conf/menu}}\n"
+    (tree / "score.yaml").write_text(score, encoding="utf-8")
+    assert failed(tree, rules) == [("render/refused", "score.yaml:7")]
+    (tree / "conf").mkdir()
+    (tree / "conf/menu").write_text("sencha", encoding="utf-8")
+    assert failed(tree, rules) == []
+
+
 def test_what_the_build_would_refuse(tree: Path, rules: Rules) -> None:
-    (tree / "requirements.txt").write_text("flask==3.0.0\n", encoding="utf-8")
     (tree / "Procfile").unlink()
     (tree / "score.yaml").write_text(SCORE + "x: 1\n", encoding="utf-8")
     # All at once: a developer mends everything in one go.
-    assert [rule for rule, _ in failed(tree, rules)] == ["render/refused", "build/refused", "build/refused"]
+    assert [rule for rule, _ in failed(tree, rules)] == ["render/refused", "build/refused"]
+
+
+def test_without_a_lock_the_policy_decides(tree: Path, rules: Rules) -> None:
+    (tree / "requirements.txt").write_text("flask==3.0.0\n", encoding="utf-8")
+    (said,) = [reason for reason in check(tree, rules, at=AT).reasons if reason.rule == "build/lock"]
+    assert (said.result, said.message) == (
+        "warn",
+        "There is no lock file: the gate resolves the packages once, and keeps the lock for that commit.",
+    )
+    assert said.remedy
+    strict = replace(rules, builds=BuildRules(without_lock={"python": "refuse"}))
+    assert [rule for rule, _ in failed(tree, strict)] == ["build/refused"]
 
 
 def test_standard_images_are_judged_where_they_are_known(tree: Path, rules: Rules) -> None:

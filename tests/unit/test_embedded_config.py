@@ -3,18 +3,20 @@
 import io
 import json
 import os
+import re
 import stat
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from sekisho.embedded import cluster_config, cluster_objects, content, pause, postgres, runtime, services
+from sekisho.embedded import cluster_config, cluster_objects, content, doctor, pause, postgres, runtime, services
 from sekisho.embedded.cleanup import mounts_below
 from sekisho.embedded.cluster_home import ClusterHome
 from sekisho.embedded.netns import as_user, in_zone, run
 from sekisho.embedded.owners import Owner, ensure_folder, write_file
 from sekisho.errors import PermanentError, TemporaryError
+from sekisho.package_indexes import index_hosts
 from sekisho.zones import CLUSTER_ZONES, Network, Zone
 
 
@@ -67,17 +69,45 @@ def test_postgres_listens_on_one_address(server: postgres.Server) -> None:
     assert "0.0.0.0/0" not in server.networks
 
 
-def test_the_package_indexes_are_pips(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(services, "_pip_files", lambda: [tmp_path / "pip.conf"])
-    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "SEKISHO_EGRESS_HOSTS"):
+def test_the_package_proxy_lets_the_indexes_through_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(services, "proxy_folder", lambda: tmp_path / "proxy")
+    monkeypatch.setattr(services.Owner, "of", lambda *_: Owner(os.getuid(), os.getgid()))
+    monkeypatch.setattr("sekisho.package_indexes._pip_files", lambda _: [])
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
-    assert services.index_hosts() == tuple(sorted((host, 443) for host in services.default_index()))
-    (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://user:pw@index.example.com:8443/simple\n")
-    assert services.index_hosts() == (("index.example.com", 8443),)
-    monkeypatch.setenv("PIP_INDEX_URL", "https://evil host/simple")
-    monkeypatch.setenv("SEKISHO_EGRESS_HOSTS", "npm.example.com, .*")
-    assert services.index_hosts() == (("index.example.com", 8443), ("npm.example.com", 443))
+    monkeypatch.setenv("SEKISHO_INDEX_NPM", "https://me:secret@npm.example.com:8443/npm/")
+    monkeypatch.setenv("SEKISHO_EGRESS_HOSTS", "cdn.example.com")
+    services.write_proxy()
+    hosts = (tmp_path / "proxy/hosts").read_text().splitlines()
+    assert hosts == [f"^{re.escape(host)}$".replace("\\-", "-") for host in sorted({host for host, _ in index_hosts()})]
+    assert "^npm\\.example\\.com$" in hosts
+    assert "^cdn\\.example\\.com$" in hosts
+    assert "^static\\.crates\\.io$" in hosts
+    assert "^registry\\.npmjs\\.org$" not in hosts
+    config = (tmp_path / "proxy/tinyproxy.conf").read_text().splitlines()
+    assert [line for line in config if line.startswith("ConnectPort")] == ["ConnectPort 443", "ConnectPort 8443"]
+    assert "FilterDefaultDeny Yes" in config
+    assert "secret" not in "\n".join([*hosts, *config])
+    (before,) = services.proxy_programs()
+    assert services.proxy_programs() == (before,)
+    monkeypatch.setenv("SEKISHO_EGRESS_HOSTS", "other.example.com")
+    services.write_proxy()
+    (after,) = services.proxy_programs()
+    assert after != before, "the proxy reads its files once: it must be started anew"
+
+
+def test_only_the_process_that_builds_is_told_of_the_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEKISHO_INDEX_GO", "https://go.example.com/")
+    python = runtime.Python(Path("/usr/bin/python3"), {}, ())
+    told = [
+        program.full_name
+        for zone in Zone
+        for program in services.line_programs(zone, python)
+        if "SEKISHO_INDEX_GO" in program.environment
+    ]
+    assert told == ["build.zone"]
 
 
 def test_every_zone_program_has_a_place_and_a_user(home: Path) -> None:
@@ -184,3 +214,16 @@ def test_mounts_below_a_folder_come_deepest_first() -> None:
     depths = [len(point.parts) for point in points]
     assert depths == sorted(depths, reverse=True)
     assert Path("/proc") in points
+
+
+def test_doctor_names_the_index_of_each_ecosystem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEKISHO_INDEX_MAVEN", "https://me:secret@maven.example.com/releases")
+    (finding,) = doctor._egress()
+    assert finding.result == "ok"
+    assert "maven: https://maven.example.com/releases/" in finding.message
+    assert "secret" not in finding.message
+    monkeypatch.setenv("SEKISHO_INDEX_MAVEN", "no URL")
+    with pytest.raises(PermanentError):
+        doctor._egress()
+    monkeypatch.setattr(doctor, "_CHECKS", (doctor._egress,))
+    assert [(item.check, item.result) for item in doctor.doctor().findings] == [("egress", "fail")]

@@ -16,9 +16,9 @@ from flows import build_zone
 from flows.build_zone import BuildZone, Push, in_order
 from flows.commits import CommitBook
 from flows.events import EventLog
-from sekisho.canonical import digest_of
-from sekisho.feed import CommitRecord
-from sekisho.model import Result, Verdict
+from sekisho.canonical import Digest, digest_of
+from sekisho.feed import CommitRecord, FeedStore
+from sekisho.model import Image, Release, Result, Revision, Verdict
 
 POLICY = digest_of(b"policy")
 
@@ -42,6 +42,12 @@ class Line:
         self.events = events
         self.queue = folder / "queue"
         self.queue.mkdir()
+        self.home = SimpleNamespace(state=folder / "state")
+        self.feed = FeedStore(folder / "feed.jsonl")
+        self.registry = None
+        self.bases: dict[str, str] = {}
+        self.stands: dict[str, Release] = {}
+        self.reasons: list[str] = []
         self.limits = SimpleNamespace(releases=lambda branch: branch == "main")
         self.judged: list[tuple[str, str, str]] = []
         self.faults: set[str] = set()
@@ -49,6 +55,7 @@ class Line:
         self.gates: dict[str, asyncio.Event] = {}
         monkeypatch.setattr(build_zone, "gatekeeper", lambda: self)
         monkeypatch.setattr(build_zone, "inner_loop", self.inner_loop)
+        monkeypatch.setattr(build_zone, "load_release", lambda _, __, digest: (self.stands[digest], b""))
         monkeypatch.setattr(build_zone, "_AGAIN_SECONDS", 0.01)
         monkeypatch.setattr(build_zone, "_QUEUE_POLL", 0.0)
         self.zone = BuildZone()
@@ -56,8 +63,27 @@ class Line:
     def stale(self, record: CommitRecord) -> bool:
         return record.verdict is None or record.verdict.policy != POLICY
 
-    async def inner_loop(self, app: str, commit: str, branch: str, _: str) -> None:
+    def in_force(self, name: str) -> Digest | None:
+        return Digest(self.bases[name]) if name in self.bases else None
+
+    def released(self, app: str, number: int) -> None:
+        """Put a release into the feed that stands on the base in force."""
+        digest = digest_of(f"{app} {number} {self.bases['python']}".encode())
+        revision = Revision(
+            app=app, commit=commit(number), tree=commit(0), branch="main", author="anna", committed_at=1
+        )  # fmt: skip
+        image = Image(
+            repository=f"apps/{app}", digest=digest, language="python", base="python",
+            base_digest=self.bases["python"], layers=(),
+        )  # fmt: skip
+        self.stands[digest] = Release(
+            app=app, revision=revision, image=image, manifests=digest, policy=POLICY, evidence=()
+        )  # fmt: skip
+        self.feed.append(app=app, release=digest, summary=digest, commit=commit(number))
+
+    async def inner_loop(self, app: str, commit: str, branch: str, _: str, reason: str = "") -> None:
         self.judged.append((app, commit, branch))
+        self.reasons.append(reason)
         if commit in self.gates:
             await self.gates[commit].wait()
         if commit in self.faults:
@@ -226,3 +252,119 @@ def test_a_stranger_cannot_name_a_folder(line: Line) -> None:
         body: dict[str, Any] = {"app": "shop", "commit": commit(1), "branch": "main", **wrong}
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Push(**body)
+
+
+# -- rebase ----------------------------------------------------------------------------------------------------
+
+OLD, NEW, NEWER = (digest_of(name) for name in (b"old", b"new", b"newer"))
+
+
+async def turns(line: Line, *, times: int) -> None:
+    for _ in range(times):
+        await line.zone._rebase()
+        await line.settled()
+
+
+def test_a_moved_base_takes_each_app_up_once_and_no_more(line: Line) -> None:
+    line.bases["python"] = OLD
+    apps = [f"app{number}" for number in range(5)]
+    for app in apps:
+        line.released(app, 1)
+
+    async def run() -> None:
+        await turns(line, times=2)
+        assert not line.judged
+        line.bases["python"] = NEW
+        await turns(line, times=6)
+
+    asyncio.run(run())
+    assert sorted(app for app, *_ in line.judged) == apps
+    assert all("moved from" in reason for reason in line.reasons)
+
+
+def test_a_base_that_moves_again_takes_the_apps_up_again(line: Line) -> None:
+    line.bases["python"] = OLD
+    line.released("shop", 1)
+
+    async def run() -> None:
+        for base in (NEW, NEWER, NEWER):
+            line.bases["python"] = base
+            await turns(line, times=2)
+
+    asyncio.run(run())
+    assert len(line.judged) == 2
+
+
+def test_a_process_that_is_killed_in_the_middle_of_a_rebase_takes_it_up_again_and_then_rests(
+    line: Line, tmp_path: Path
+) -> None:
+    line.bases["python"] = OLD
+    line.released("shop", 1)
+    line.bases["python"] = NEW
+    line.gates[commit(1)] = asyncio.Event()
+
+    async def killed() -> None:
+        await line.zone._rebase()
+        await until(lambda: line.judged)
+
+    asyncio.run(killed())
+    line.gates.clear()
+    line.zone = BuildZone()
+
+    async def after() -> None:
+        await turns(line, times=3)
+
+    asyncio.run(after())
+    assert len(line.judged) == 2
+    assert not list((tmp_path / "state" / "rebases").glob(".*"))
+
+
+def test_a_push_on_its_way_is_not_overtaken_by_a_rebase(line: Line) -> None:
+    line.bases["python"] = OLD
+    line.released("shop", 1)
+    line.bases["python"] = NEW
+    line.gates[commit(2)] = asyncio.Event()
+
+    async def run() -> None:
+        line.zone.take(line.push(2))
+        await until(lambda: line.judged)
+        await line.zone._rebase()
+        line.gates[commit(2)].set()
+        await line.settled()
+        line.released("shop", 2)
+        await turns(line, times=2)
+
+    asyncio.run(run())
+    assert [judged[1] for judged in line.judged] == [commit(2)]
+
+
+def test_a_base_that_may_not_be_built_on_moves_nothing(line: Line) -> None:
+    line.bases["python"] = OLD
+    line.released("shop", 1)
+    del line.bases["python"]
+    asyncio.run(turns(line, times=2))
+    assert not line.judged
+
+
+def test_a_rebase_that_stumbles_is_tried_again_and_keeps_no_other_waiting(line: Line) -> None:
+    line.bases["python"] = OLD
+    line.released("shop", 1)
+    line.bases["python"] = NEW
+    line.faults.add(commit(1))
+
+    async def run() -> None:
+        await line.zone._rebase()
+        await until(lambda: len(line.judged) > 2)
+        line.released("other", 3)
+        line.bases["python"] = NEWER
+        await line.zone._rebase()
+        await until(lambda: ("other", commit(3), "main") in line.judged)
+        line.bases["python"] = NEW
+        line.faults.clear()
+        await turns(line, times=2)
+        count = len(line.judged)
+        await turns(line, times=2)
+        assert len(line.judged) == count
+
+    asyncio.run(run())
+    assert line.state(1) == "passed"

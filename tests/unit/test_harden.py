@@ -250,6 +250,51 @@ def test_staging_and_production_get_the_same_workload_from_the_same_bytes(tmp_pa
     assert pods[0] == pods[1]
 
 
+# -- Jobs ------------------------------------------------------------------------------------------------------------
+
+
+def job_of(tmp_path, profile, annotations, release=None):
+    score = f"""
+apiVersion: score.dev/v1b1
+metadata: {{name: shop, annotations: {json.dumps(annotations)}}}
+containers: {{main: {{image: ., variables: {{DB_HOST: "${{resources.db.host}}"}}}}}}
+resources: {{db: {{type: postgres}}}}
+"""
+    release = release or sealed()
+    manifests = render(score.encode(), app="shop", image=release.release.image.reference)
+    one = bind(manifests, release, profile, FileVault(tmp_path / "vault"), Services(Standard(), tmp_path))
+    hardened = harden(one, profile, Standard(), release)
+    return hardened, next(obj for obj in hardened.objects if obj["apiVersion"] == "batch/v1")
+
+
+def test_another_version_of_a_job_is_another_job(tmp_path, staging):
+    """A Job's template cannot be changed, so that the same name with another template would be refused for ever."""
+    annotations = {"k8s.score.dev/kind": "Job"}
+    hardened, job = job_of(tmp_path, staging, annotations)
+    _, again = job_of(tmp_path, staging, annotations)
+    _, other = job_of(tmp_path, staging, annotations, sealed().model_copy(update={"digest": "sha256:" + "b" * 64}))
+    assert job == again
+    assert job["metadata"]["name"].startswith("shop-")
+    assert job["metadata"]["name"] != other["metadata"]["name"]
+    assert len("shop") + 11 == len(job["metadata"]["name"])
+    # What was said about it, also by bind, is said under its final name.
+    owners = {item.object for item in hardened.explained if item.object.startswith("Job/")}
+    assert owners == {f"Job/{job['metadata']['name']}"}
+
+
+def test_jobs_and_cron_jobs_are_hardened_as_everything_else(tmp_path, staging):
+    for kind, more in (("Job", {}), ("CronJob", {"workload.sekisho.dev/schedule": "@daily"})):
+        hardened, job = job_of(tmp_path, staging, {"k8s.score.dev/kind": kind} | more)
+        spec = job["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else job["spec"]
+        assert violations(spec["template"]) == ()
+        assert {"name": "SEKISHO_ZONE", "value": "staging"} in spec["template"]["spec"]["containers"][0]["env"]
+        policies = load_policies(ROOT / "policies")
+        assert [found for found in policies.check_objects(hardened.objects) if found.result == "fail"] == []
+        rules = [obj for obj in hardened.objects if obj["kind"] == "NetworkPolicy"]
+        chosen = [rule["spec"]["podSelector"].get("matchLabels", {}) for rule in rules]
+        assert any(labels.items() <= spec["template"]["metadata"]["labels"].items() for labels in chosen if labels)
+
+
 # -- Pod Security --------------------------------------------------------------------------------------------------
 
 

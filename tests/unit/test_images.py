@@ -9,9 +9,9 @@ import yaml
 from sekisho.canonical import digest_of, digest_of_file, hex_of
 from sekisho.errors import PermanentError, Refusal, TemporaryError
 from sekisho.images import build_all, docker_archive, lock_path, open_layout
-from sekisho.images.build import _Content, _Step
+from sekisho.images.content import Content, Step
 from sekisho.images.layer import write_layer
-from sekisho.images.rootfs import archive_packages, dpkg_packages, make_users, place_files
+from sekisho.images.rootfs import dpkg_packages, make_users, place_files
 from sekisho.images.sources import Sources
 from sekisho.images.store import exclusive, place
 from sekisho.images.tree import difference, path_filter, read_tree, tree_from_json, tree_to_json
@@ -133,12 +133,14 @@ def test_installed_packages_are_read_and_removed_ones_are_not(tmp_path):
     status += "Package: a\nStatus: install ok installed\nVersion: 1\n\n"
     status += "Package: c\nStatus: deinstall ok config-files\nVersion: 9\n"
     fill(tmp_path, {"var/lib/dpkg/status": status})
-    assert dpkg_packages(tmp_path) == ("a=1", "b=1:2-3")
+    assert dpkg_packages(tmp_path) == (("a=1", "b=1:2-3"), {})
 
 
-def test_versions_of_extracted_packages_come_from_apts_file_names(tmp_path):
-    fill(tmp_path, {"catatonit_0.1.7-1+b2_amd64.deb": "", "x_1%3a2_all.deb": "", "lock": ""})
-    assert archive_packages(tmp_path, ("x", "catatonit", "absent")) == ("catatonit=0.1.7-1+b2", "x=1:2")
+def test_the_source_of_a_package_is_read_where_it_is_another(tmp_path):
+    installed = "Status: install ok installed\nVersion: 2-1\n"
+    status = f"Package: libssl3\n{installed}Source: openssl\n\nPackage: libc\n{installed}Source: glibc (2-0)\n\n"
+    fill(tmp_path, {"var/lib/dpkg/status": status + f"Package: own\n{installed}"})
+    assert dpkg_packages(tmp_path)[1] == {"libssl3": "openssl=2-1", "libc": "glibc=2-0"}
 
 
 def test_users_are_added_once(tmp_path):
@@ -154,11 +156,11 @@ def test_a_file_never_leaves_the_root(tmp_path):
         place_files(tmp_path, [FileSpec(source="x", target="/../etc/passwd")], lambda _: Path("/dev/null"))
 
 
-@pytest.mark.parametrize("source", ["../secret", "/etc/passwd", "tool:other", "package:/etc/shadow"])
+@pytest.mark.parametrize("source", ["../secret", "/etc/passwd", "tool:other"])
 def test_a_source_outside_the_project_is_refused(tmp_path, source):
     fill(tmp_path, {"secret": "x", "project/x": "y"})
     with pytest.raises(Refusal):
-        Sources(tmp_path / "project").open(source, None)
+        Sources(tmp_path / "project").open(source)
 
 
 def test_a_link_out_of_the_project_is_refused(tmp_path):
@@ -200,12 +202,12 @@ def project(tmp_path, monkeypatch):
     fill(project, {"images/f": "content", "policies/standard-images.yaml": ""})
     (project / "policies/standard-images.yaml").write_text(yaml.safe_dump({**SPEC, "images": [seed, *SPEC["images"]]}))
 
-    def debian(_builder, root_spec, work, parent_tree):
+    def debian(_maker, root_spec, work, below):
         root = fill(work / "root", {"etc/os-release": "ID=test\n"})
         tree = read_tree(root, KEEP_ALL)
-        return _Content(tree, (_Step(root, difference(parent_tree, tree), root_spec.name),), ("a=1",))
+        return Content(tree, (Step(root, difference(below.tree, tree), root_spec.name),), ("a=1",), {"a": "b=1"})
 
-    monkeypatch.setattr("sekisho.images.build._Builder._from_packages", debian)
+    monkeypatch.setattr("sekisho.images.content.Maker._from_packages", debian)
     return project
 
 
@@ -255,6 +257,31 @@ class TestBuild:
     def test_only_brings_the_parents(self, project):
         lock, names = built(project, only=("first",))
         assert (names, sorted(lock.images)) == (["seed", "first"], ["first", "seed"])
+
+    def test_the_lock_says_what_an_image_was_made_from(self, project):
+        lock, _ = built(project)
+        entry = lock.images["second"]
+        assert (entry.packages, entry.sources, entry.archives) == (("a=1",), {"a": "b=1"}, ())
+        assert entry.size == sum(layer.size for layer in open_layout("second").parts.layers)
+        assert entry.recipe != lock.images["first"].recipe
+
+    def test_one_that_fails_stops_the_build_and_what_is_done_stays(self, project):
+        path = project / "policies/standard-images.yaml"
+        path.write_text(path.read_text().replace("target: /second", "target: /../second"))
+        with pytest.raises(Refusal, match="not a path inside"):
+            built(project)
+        path.write_text(path.read_text().replace("/../second", "/second"))
+        _, names = built(project)
+        assert names == ["second"]
+
+    def test_an_image_may_add_nothing_but_a_config(self, project):
+        path = project / "policies/standard-images.yaml"
+        text = yaml.safe_load(path.read_text())
+        text["images"][2]["recipe"]["files"] = []
+        path.write_text(yaml.safe_dump(text))
+        built(project)
+        assert open_layout("second").parts.layers == open_layout("first").parts.layers
+        assert open_layout("second").digest != open_layout("first").digest
 
     def test_an_unknown_name_is_refused(self, project):
         with pytest.raises(Refusal, match="nonsense"):

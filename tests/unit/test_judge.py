@@ -99,7 +99,7 @@ def test_everything_in_order_passes(rules: Rules) -> None:
     assert verdict.notes == ()
     assert [reason.rule for reason in verdict.reasons if not reason.rule.startswith("admission/")] == [
         "evidence/image", "evidence/manifests", "evidence/scan", "standard/current", "standard/end-of-life",
-        "workload/kinds", "workload/images", "scan/system", "scan/packages", "scan/database",
+        "workload/kinds", "schema/valid", "workload/images", "scan/system", "scan/packages", "scan/database",
         "scan/vulnerabilities", "scan/secrets", "scan/misconfigurations", "scan/coverage",
     ]  # fmt: skip
     assert judge(subject(), rules, AT).canonical() == verdict.canonical()
@@ -150,6 +150,16 @@ def test_standard_images(rules: Rules) -> None:
     assert at(1).failures[0].owner == "platform"
     assert [reason.rule for reason in at(0).reasons if reason.result == "warn"] == ["standard/end-of-life"]
     assert [reason.rule for reason in at(-91).reasons if reason.result == "warn"] == []
+    later = rules.limits.end_of_life.model_copy(update={"after": "warn"})
+    lenient = replace(rules, limits=rules.limits.model_copy(update={"end_of_life": later}))
+    moving = judge(subject(scan=fresh), lenient, int((noon + dt.timedelta(days=1)).timestamp()))
+    assert [reason.rule for reason in moving.reasons if reason.result == "warn"] == ["standard/end-of-life"]
+    assert moving.result is Result.PASSED
+
+
+def test_what_the_build_has_to_say_is_said_with_the_verdict(rules: Rules) -> None:
+    image = IMAGE.model_copy(update={"notes": ("No lock file was committed.",)})
+    assert "No lock file was committed." in judge(subject(image=image), rules, AT).notes
 
 
 # -- objects --------------------------------------------------------------------------------------------------------
@@ -382,7 +392,7 @@ def test_text_of_a_verdict(rules: Rules) -> None:
         "    -> Update jinja2 to 2.11 and lock again.",
         "  ! scan/vulnerabilities: HIGH CVE-2026-2 in jinja2 2.10: Sandbox escape [opt/deps/jinja2]",
         "    -> Update jinja2 to 2.11 and lock again.",
-        f"26 rules passed. Policy {short(rules.policies.digest)}.",
+        f"27 rules passed. Policy {short(rules.policies.digest)}.",
     ]
 
 

@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekisho.errors import PermanentError, Refusal
-from stages.build.cache import LayerCache
-from stages.build.pack import Entry, PackedLayer, entries_of_archive, entries_of_tree, moved, write_layer
+from stages.build.pack import Entry, entries_of_archive, entries_of_tree, merged, moved, write_layer
 from stages.trees import Limits
 
 
@@ -164,22 +163,19 @@ def test_noise_is_refused_or_harmless(noise: bytes) -> None:
             return
 
 
-def test_the_layer_cache_gives_back_only_what_is_whole(tmp_path: Path) -> None:
-    cache = LayerCache(tmp_path / "cache")
-    key = "sha256:" + "1" * 64
-    made: list[Path] = []
+def test_what_nobody_wants_is_left_out_whatever_it_is(tmp_path: Path) -> None:
+    path = archive(tmp_path / "t", (info("work/leak", tarfile.SYMTYPE, "/etc/passwd"), b""), (info("out/a"), b"a"))
+    with pytest.raises(Refusal, match="absolute"):
+        entries_of_archive(path)
+    found = entries_of_archive(path, wanted=lambda name: name.startswith("out/"))
+    assert [entry.path for entry in found] == ["out/a"]
 
-    def make(scratch: Path) -> PackedLayer:
-        made.append(scratch)
-        return write_layer([Entry("a", "file", size=1, data=b"a")], scratch / "layer", time=0)
 
-    first = cache.get(key, make)
-    assert cache.get(key, make) == first
-    assert len(made) == 1
-    first.path.write_bytes(b"poison")
-    assert cache.get(key, make) == first
-    assert len(made) == 2
-    (first.path.parent / "layer.json").write_text("{}")
-    assert cache.get(key, make) == first
-    assert len(made) == 3
-    assert first.path.read_bytes()[:2] == b"\x1f\x8b"
+def test_parts_of_a_layer_are_one_tree(tmp_path: Path) -> None:
+    first, second = Entry("app/a", "file", data=b"1", size=1), Entry("app/a", "file", data=b"2", size=1)
+    assert merged([[first], [second]], "layer") == (second,)
+    with pytest.raises(Refusal, match="at once"):
+        merged([[first], [Entry("app/a/b", "file")]], "layer")
+    out = moved([Entry("deep/er/link", "link", target="../../x")], "", below="deep/er")
+    with pytest.raises(Refusal, match="leads out"):
+        merged([out], "layer")

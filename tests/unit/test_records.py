@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sekisho.canonical import digest_of
+from sekisho.canonical import canonical, digest_of
 from sekisho.errors import Refusal
-from sekisho.model import StandardImage, Tool
+from sekisho.model import Image, StandardImage, Tool
 from sekisho.oci import OCI_MANIFEST
 from sekisho.records import get_record, put_record
 from sekisho.registry import Registry
@@ -50,3 +50,17 @@ def test_what_is_no_record_is_refused(registry):
         registry.put_manifest("r/other", raw.data.replace(*change), OCI_MANIFEST, tag="scan-2")
         with pytest.raises(Refusal, match="not a record"):
             get_record(registry, "r/other", "scan-2", Tool)
+
+
+def test_an_image_keeps_the_bytes_that_it_had_before_it_could_say_more():
+    """Sealed releases hold images; what came later and says nothing must not change their digest."""
+    digest = digest_of(b"x")
+    layer = {"digest": digest, "diff_id": digest, "size": 1, "kind": "base"}
+    before = {
+        "repository": "apps/a", "digest": digest, "language": "python", "base": "python", "base_digest": digest,
+        "layers": [layer], "locked": [],
+    }  # fmt: skip
+    image = Image.parse(canonical(before))
+    assert image.canonical() == canonical(before)
+    said = image.model_copy(update={"notes": ("resolved",), "lock": "resolved"})
+    assert Image.parse(said.canonical()) == said

@@ -19,6 +19,9 @@ from sekisho.canonical import canonical
 from sekisho.errors import Refusal
 from sekisho.policy import PolicySet, load_policies
 from sekisho.score import Problems
+from sekisho.workloads import pod_template
+from stages.harden.restricted import violations
+from stages.judge_schema import schema_reasons
 from stages.render import render
 
 HERE = Path(__file__).parent
@@ -97,6 +100,11 @@ def test_same_bytes_for_any_hash_seed() -> None:
     }
     assert len(seen) == 1
     assert seen.pop().startswith("sha256:")
+
+
+def test_same_bytes_a_hundred_times() -> None:
+    data = (HERE / "golden/full.score.yaml").read_bytes()
+    assert len({render(data, app="orders", image=IMAGE).canonical() for _ in range(100)}) == 1
 
 
 # -- environment ----------------------------------------------------------------------------------------------------
@@ -402,6 +410,39 @@ def test_annotations_of_the_platform_are_its_own(annotations: dict[str, str], po
     assert refused(score(metadata={"name": "shop", "annotations": annotations}))[0][0] == pointer
 
 
+def test_the_language_may_be_named_and_is_for_the_build_alone() -> None:
+    document = score(
+        metadata={"name": "shop", "annotations": {"build.sekisho.dev/language": "go", "example.com/owner": "b"}}
+    )
+    found = rendered(document)["Deployment/shop"]["spec"]["template"]["metadata"]["annotations"]
+    assert found == {"example.com/owner": "b"}
+
+
+@pytest.mark.parametrize(
+    ("ports", "expected"),
+    [
+        ({"web": {"port": 80, "targetPort": 3000}}, ["3000"]),
+        ({"web": {"port": 80}}, ["80"]),
+        ({"zebra": {"port": 80, "targetPort": 1}, "api": {"port": 81, "targetPort": 2}}, ["1"]),
+        ({"stats": {"port": 9, "protocol": "UDP"}, "web": {"port": 80, "targetPort": 3}}, ["3"]),
+        ({"stats": {"port": 9, "protocol": "UDP"}}, []),
+        ({}, []),
+    ],
+)
+def test_what_is_built_here_is_told_the_port(ports: dict[str, Any], expected: list[str]) -> None:
+    document = score({"image": "."}, **({"service": {"ports": ports}} if ports else {}))
+    named = [item["value"] for item in pod(document)["containers"][0].get("env", []) if item["name"] == "PORT"]
+    assert named == expected
+
+
+def test_a_port_of_the_developers_own_counts_and_other_images_are_left_alone() -> None:
+    ports = {"service": {"ports": {"web": {"port": 80, "targetPort": 3000}}}}
+    env = pod(score({"variables": {"PORT": "5"}}, **ports))["containers"][0]["env"]
+    assert [item for item in env if item["name"] == "PORT"] == [{"name": "PORT", "value": "5"}]
+    other = f"registry.sekisho.internal/standard/guard@sha256:{'c' * 64}"
+    assert "PORT" not in {item["name"] for item in pod(score({"image": other}, **ports))["containers"][0]["env"]}
+
+
 def test_stateful_set() -> None:
     document = score(
         metadata={"name": "shop", "annotations": {"k8s.score.dev/kind": "StatefulSet", "team.example/owner": "c"}}
@@ -459,12 +500,26 @@ def containers(draw: st.DrawFn, resources: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+LINE = "workload.sekisho.dev"
+ENDS = {f"{LINE}/retries": st.sampled_from(["0", "7"]), f"{LINE}/timeout-seconds": st.sampled_from(["1", "86400"])}
+CRON = {f"{LINE}/schedule": st.sampled_from(["*/5 * * * *", "@daily", "0 9 1-7 jan mon"])}
+ZONE = {f"{LINE}/time-zone": st.sampled_from(["Asia/Tokyo", "Etc/GMT+5"])}
+SETTINGS = {
+    "Deployment": st.just({}),
+    "StatefulSet": st.just({}),
+    "Job": st.fixed_dictionaries({}, optional=ENDS),
+    "CronJob": st.fixed_dictionaries(CRON, optional={**ENDS, **ZONE}),
+}
+"""Of each kind, annotations that may stand beside any volumes."""
+
+
 @st.composite
 def scores(draw: st.DrawFn) -> dict[str, Any]:
     kinds = st.sampled_from(
         [
             {"type": "postgres"},
             {"type": "redis", "class": "small"},
+            {"type": "redis", "id": "shop.cache"},
             {"type": "route", "params": {"path": "/"}},
             {"type": "volume"},
             {"type": "volume", "class": "ephemeral", "params": {"size": "64Mi"}},
@@ -485,7 +540,10 @@ def scores(draw: st.DrawFn) -> dict[str, Any]:
             if ready == "complete":
                 found["containers"][earlier].pop("readinessProbe")
                 found["containers"][earlier].pop("livenessProbe", None)
-    if draw(st.booleans()):
+    routed = any(body["type"] == "route" for body in resources.values())
+    kind = draw(st.sampled_from(["Deployment", "StatefulSet"] if routed else [*SETTINGS]))
+    found["metadata"]["annotations"] |= {"k8s.score.dev/kind": kind} | draw(SETTINGS[kind])
+    if kind in {"Deployment", "StatefulSet"} and draw(st.booleans()):
         found["service"] = {"ports": {"web": {"port": draw(PORTS)}}}
     return found
 
@@ -501,6 +559,11 @@ def test_any_valid_file_renders_to_objects_that_pass(policies: PolicySet, docume
     manifests = render(written(document), app="shop", image=IMAGE)
     failed = [found for found in policies.check_objects(manifests.objects) if found.result != "pass"]
     assert failed == []
+    assert [found.result for found in schema_reasons(manifests.objects)] == ["pass"]
+    assert violations(pod_template(manifests.objects[-1]) or {}) == ()
+    # What is secret is named and never held: no Secret, and no value of a need but by reference.
+    assert {obj["kind"] for obj in manifests.objects} <= {"ServiceAccount", "ConfigMap", "Service", *SETTINGS}
+    assert all(not need.id for need in manifests.needs)
     # The order in which the file is written decides nothing.
     keys = list(document)
     order.shuffle(keys)
@@ -508,5 +571,5 @@ def test_any_valid_file_renders_to_objects_that_pass(policies: PolicySet, docume
     shuffled["containers"] = dict(reversed(document["containers"].items()))
     again = render(written(shuffled), app="shop", image=IMAGE)
     assert again.canonical() == manifests.canonical()
-    # Nothing of the rendering is a secret or a tag, and all of it survives JSON.
+    # All of it survives JSON.
     assert canonical(json.loads(manifests.canonical())) == manifests.canonical()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +70,9 @@ class World:
         self.tree = folder / "tree"
         self.tree.mkdir()
 
-    def layer(self, files: dict[str, str], kind: str, repository: str) -> Layer:
-        entries = [Entry(name, "file", size=len(text.encode()), data=text.encode()) for name, text in files.items()]
+    def layer(self, files: Mapping[str, str | bytes], kind: str, repository: str) -> Layer:
+        contents = {name: data.encode() if isinstance(data, str) else data for name, data in files.items()}
+        entries = [Entry(name, "file", size=len(data), data=data) for name, data in contents.items()]
         packed = write_layer(entries, self.folder / "layer", time=0)
         self.registry.push_blob(repository, packed.path, packed.digest)
         return Layer(digest=packed.digest, diff_id=packed.diff_id, size=packed.size, kind=kind)
@@ -78,7 +81,7 @@ class World:
         self,
         app: str,
         base: dict[str, str],
-        files: dict[str, str],
+        files: Mapping[str, str | bytes],
         locked: tuple[str, ...] = (),
         *,
         deployed: bool = False,
@@ -104,6 +107,15 @@ class World:
 @pytest.fixture
 def world(registry_url: str, tmp_path: Path) -> World:
     return World(registry_url, tmp_path)
+
+
+def jar(group: str, name: str, version: str) -> bytes:
+    plain = io.BytesIO()
+    with zipfile.ZipFile(plain, "w") as archive:
+        about = f"groupId={group}\nartifactId={name}\nversion={version}\n"
+        archive.writestr(f"META-INF/maven/{group}/{name}/pom.properties", about)
+        archive.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
+    return plain.getvalue()
 
 
 def installed(name: str, version: str) -> dict[str, str]:
@@ -169,6 +181,13 @@ def test_what_was_locked_but_not_installed_and_an_unknown_system_have_not_been_s
     }
     assert scan.coverage.missing == ("pkg:pypi/holey@1.0",)
     assert all(item.severity is Severity.CRITICAL for item in scan.findings if item.kind == "coverage")
+
+
+def test_java_archives_are_seen_by_what_they_say_of_themselves(world: World) -> None:
+    files = {"app/lib/thing.jar": jar("org.acme", "thing", "1.2.3"), "app/lib/mute.jar": b"PK\x05\x06" + b"\0" * 18}
+    subject = world.subject("scan-java", BASE, files, ("pkg:maven/org.acme/thing@1.2.3",))
+    scan = world.stage.perform(subject)
+    assert (scan.coverage.locked, scan.coverage.missing) == (1, ())
 
 
 def test_a_system_past_its_end_and_one_without_packages_are_told(world: World) -> None:

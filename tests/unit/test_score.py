@@ -1,10 +1,13 @@
 """Score files: what is read, what is refused, and how exactly an error points at its place."""
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.score import Problems, load_score, read_document, read_documents, resolve
+from sekisho.score import Problems, load_score, read_document, read_documents, reader, resolve
 from sekisho.score.placeholders import PlaceholderError, Reference, scan
 from sekisho.score.quantity import cpu_text, memory_bytes, memory_text, milli_cpus
 from sekisho.score.source import MAX_BYTES, MAX_DEPTH
@@ -91,7 +94,7 @@ def test_schema_errors_point_at_their_place(text: str, expected: list[tuple[str,
             "    before: {b2: {ready: started}}\n  b2: {image: ., before: {web: {ready: started}}}\n",
             [("/containers", 4)],
         ),
-        ("    files: {/a: {source: ./secret.txt}}\n", [("/containers/web/files/~1a", 7)]),
+        ("    files: {/a: {source: ./secret.txt}}\n", [("/containers/web/files/~1a/source", 7)]),
         ("    files: {/a: {binaryContent: '???'}}\n", [("/containers/web/files/~1a/binaryContent", 7)]),
         ("    files: {a/b: {content: x}}\n", [("/containers/web/files/a~1b", 7)]),
         ("    files: {/a/../b: {content: x}}\n", [("/containers/web/files/~1a~1..~1b", 7)]),
@@ -226,10 +229,33 @@ def test_bytes_are_read_or_refused_never_worse(data: bytes) -> None:
         ("${resources.db.host}", (("resources", "db", "host"),)),
         ("a ${resources.db.host} b", ("a ", ("resources", "db", "host"), " b")),
         ("${resources.db.tls\\.crt}", (("resources", "db", "tls.crt"),)),
+        ("${resources.db}", (("resources", "db"),)),
+        ("${resources.db.a.b.c}", (("resources", "db", "a", "b", "c"),)),
+        ("$$$$${metadata.k}", ("$$v",)),
+        ("$$$$$${metadata.k}", ("$$${metadata.k}",)),
+        ("$ {metadata.k}", ("$ {metadata.k}",)),
+        ("a $$ b", ("a $ b",)),
+        ("$${}", ("${}",)),
+        ("$${any .thing *(^& at all}", ("${any .thing *(^& at all}",)),
+        ("${metadata.k}}", ("v}",)),
+        ("{${metadata.k}}", ("{v}",)),
+        ("${metadata.null}", ("null",)),
+        ("${metadata.no}", ("false",)),
+        ("${metadata.empty}", ()),
+        ("${metadata.text}", ("${metadata.k}",)),
+        ("${metadata.annotations.example\\.com/team}", ("green",)),
+        (
+            "pg://${resources.db.user}:${resources.db.pass}@h/${metadata.k}?x=$$1",
+            ("pg://", ("resources", "db", "user"), ":", ("resources", "db", "pass"), "@h/v?x=$1"),
+        ),
+        ("${metadata.k}\n${metadata.k}\t", ("v\nv\t",)),
+        ("\u00e4${metadata.k}\u00e4", ("\u00e4v\u00e4",)),
     ],
 )
 def test_placeholders(text: str, expected: tuple[object, ...]) -> None:
     metadata = {"k": "v", "deep": {"er": "down"}, "dot.ted": "d", "number": 3, "list": [1, True]}
+    metadata |= {"null": None, "no": False, "empty": "", "text": "${metadata.k}"}
+    metadata |= {"annotations": {"example.com/team": "green"}}
     parts = [part.parts if isinstance(part, Reference) else part for part in resolve(text, metadata)]
     flat: list[object] = []
     for part in expected:
@@ -241,7 +267,26 @@ def test_placeholders(text: str, expected: tuple[object, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["${}", "${metadata}", "${metadata.none}", "${metadata.k.more}", "${Metadata.k}", "${ metadata.k}"]
+    "text",
+    [
+        "${}",
+        "${metadata}",
+        "${metadata.none}",
+        "${metadata.k.more}",
+        "${Metadata.k}",
+        "${ metadata.k}",
+        "${.}",
+        "${metadata.}",
+        "${metadata..k}",
+        "${metadata.k }",
+        "${k}",
+        "${resource.db.host}",
+        "$$${k}",
+        "$$$$${k}",
+        "fine ${metadata.k} and ${metadata.dot\\.ted}",
+        "${${metadata.k}}",
+        "${metadata.list.0}",
+    ],
 )
 def test_placeholders_that_resolve_to_nothing(text: str) -> None:
     with pytest.raises(PlaceholderError):
@@ -287,3 +332,78 @@ def test_cpu(text: str, milli: int, canonical: str) -> None:
 )
 def test_memory(text: str, count: int, canonical: str) -> None:
     assert (memory_bytes(text), memory_text(memory_bytes(text), binary=text.endswith("i"))) == (count, canonical)
+
+
+# -- files beside it ------------------------------------------------------------------------------------------------
+
+
+def with_source(source: str) -> bytes:
+    return (BASE + f"    files:\n      /etc/menu: {{source: {source}}}\n").encode()
+
+
+def test_source_is_read_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/menu").write_bytes("sencha für ${metadata.name}".encode())
+    (tmp_path / "leaf").write_bytes(b"\xff\x00")
+    for source in ("conf/menu", "./conf/menu"):
+        file = load_score(with_source(source), read=reader(tmp_path)).containers[0].files[0]
+        assert (file.content, file.expand) == ("sencha für ${metadata.name}", True)
+    leaf = load_score(with_source("leaf"), read=reader(tmp_path)).containers[0].files[0]
+    assert (leaf.content, leaf.expand) == (b"\xff\x00", False)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("/etc/passwd", "not a plain path"),
+        ("../secret", "not a plain path"),
+        ("conf/../../secret", "not a plain path"),
+        ("conf//menu", "not a plain path"),
+        ("nothing", "There is no file"),
+        ("conf", "not a regular file"),
+        ("link", "not a regular file"),
+        ("out/secret", "not a regular file"),
+        ("pipe", "not a regular file"),
+        ("big", "bigger than"),
+        ("menu/x", "not a regular file"),
+    ],
+)
+def test_sources_that_are_refused(tmp_path: Path, source: str, message: str) -> None:
+    tree, outside = tmp_path / "tree", tmp_path / "outside"
+    (tree / "conf").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "secret").write_text("s")
+    (tree / "link").symlink_to(outside / "secret")
+    (tree / "out").symlink_to(outside)
+    (tree / "menu").write_text("m")
+    (tree / "big").write_bytes(bytes((1 << 20) + 1))
+    os.mkfifo(tree / "pipe")
+    with pytest.raises(Problems) as caught:
+        load_score(with_source(source), read=reader(tree))
+    assert [(problem.pointer, problem.line) for problem in caught.value.problems] == [
+        ("/containers/web/files/~1etc~1menu/source", 8)
+    ]
+    assert message in caught.value.problems[0].message
+    assert caught.value.problems[0].remedy
+
+
+def test_without_the_files_a_source_is_refused() -> None:
+    with pytest.raises(Problems, match="alone here"):
+        load_score(with_source("menu"))
+
+
+# -- one thing under several names ----------------------------------------------------------------------------------
+
+
+def test_the_same_type_class_and_id_are_one_resource() -> None:
+    text = (
+        "resources:\n  a1: {type: redis}\n  a2: {type: redis, id: shop.a1}\n"
+        "  a3: {type: redis, class: big, id: shop.a1}\n"
+        "  b1: {type: dns, id: shop.x}\n  b2: {type: dns, id: shop.x, params: {z: 1}}\n"
+    )
+    assert load_score((BASE + text).encode()).shared == {"a1": "a1", "a2": "a1", "a3": "a3", "b1": "b1", "b2": "b1"}
+
+
+def test_one_resource_has_one_set_of_params() -> None:
+    text = "resources:\n  b1: {type: dns, id: shop.x, params: {z: 1}}\n  b2: {type: dns, id: shop.x, params: {z: 2}}\n"
+    assert problems(BASE + text) == [("/resources/b2/params", 9)]

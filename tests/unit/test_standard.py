@@ -5,10 +5,30 @@ import pytest
 import yaml
 
 from sekisho.errors import Refusal
-from sekisho.standard import LOCK_FILE, SPEC_FILE, LockEntry, StandardLock, load_spec, load_standard
+from sekisho.standard import LOCK_FILE, SPEC_FILE, LockEntry, Recipe, StandardLock, load_spec, load_standard
 
 POLICIES = Path(__file__).parents[2] / "policies"
-NAMES = ("debian", "python", "python-build", "static", "postgres", "guard", "trivy-agent", "pause")
+NAMES = (
+    "debian",
+    "debian-tiny",
+    "debian-glibc",
+    "python",
+    "python-build",
+    "node",
+    "node-build",
+    "go",
+    "go-build",
+    "rust",
+    "rust-build",
+    "java",
+    "java-build",
+    "static",
+    "postgres",
+    "guard",
+    "trivy-agent",
+    "pause",
+)
+LANGUAGES = ("go", "java", "node", "python", "rust")
 
 
 def digest_number(number):
@@ -34,6 +54,10 @@ def change(path, edit):
     path.write_text(yaml.safe_dump(data))
 
 
+def named(data, name):
+    return next(image for image in data["images"] if image["name"] == name)
+
+
 def test_the_platform_teams_file_names_the_images_that_the_line_needs():
     assert tuple(image.name for image in load_spec(POLICIES / SPEC_FILE).images) == NAMES
 
@@ -44,7 +68,11 @@ def test_no_standard_image_runs_as_root():
 
 def test_get_gives_name_digest_repository_and_packages(policies):
     image = load_standard(policies).get("python")
-    assert (image.name, image.digest, image.repository) == ("python", digest_number(1), "standard/python")
+    assert (image.name, image.digest, image.repository) == (
+        "python",
+        digest_number(NAMES.index("python")),
+        "standard/python",
+    )
     assert (image.version, image.packages) == ("3.11", ("libc6=2.36",))
 
 
@@ -55,9 +83,74 @@ def test_python_has_a_build_image_and_static_needs_none(policies):
     assert (images.for_language("static")[0].name, images.for_language("static")[1]) == ("static", None)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_language_has_an_image_to_run_on_and_one_to_build_in_of_the_same_version(language):
+    images = [image for image in load_spec(POLICIES / SPEC_FILE).images if image.language == language]
+    run, build = ([image for image in images if image.kind == kind] for kind in ("run", "build"))
+    assert [image.version for image in run] == [image.version for image in build] != []
+    assert {image.recipe.env.get("PORT") for image in run} == {"8080"}
+    assert {image.recipe.user for image in run} == {"10001"}
+    assert all("socat" in image.recipe.packages for image in build)
+
+
+@pytest.mark.parametrize("name", ["node", "go", "rust"])
+def test_where_no_shell_is_needed_there_is_none(name):
+    by_name = {image.name: image for image in load_spec(POLICIES / SPEC_FILE).images}
+    image = by_name[name]
+    while image.recipe.parent:
+        image = by_name[image.recipe.parent]
+    assert image.recipe.variant == "distilled"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"variant": "essential", "keep": ["etc/passwd"]}, "keep is for the variant distilled"),
+        ({"variant": "files", "parent": "base", "run": {"command": ["x"], "keep": ["y"], "title": "z"}},
+         "no root file"),
+        ({"variant": "packages"}, "have a parent"),
+        ({"variant": "distilled", "archives": [{"purl": "thing", "url": "https://x", "sha256": "0" * 64,
+                                                "target": "/x"}]}, "purl"),
+        ({"variant": "distilled", "archives": [{"purl": "pkg:npm/a@1", "url": "http://x", "sha256": "0" * 64,
+                                                "target": "/x"}]}, "url"),
+        ({"variant": "distilled", "archives": [{"purl": "pkg:npm/a@1", "url": "https://x", "sha256": "",
+                                                "target": "/x"}]}, "sha256"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_does_not_fit_is_refused(recipe, said):
+    with pytest.raises(ValueError, match=said):
+        Recipe.model_validate(recipe)
+
+
+def test_a_distilled_image_stands_on_nothing_or_on_a_distilled_one(policies):
+    change(policies / SPEC_FILE, lambda data: named(data, "node")["recipe"].update(parent="debian"))
+    with pytest.raises(Refusal, match="node and its parent must both be distilled"):
+        load_standard(policies)
+
+
+def test_several_versions_of_a_language_are_offered_in_the_order_of_the_file(policies):
+    def second(data):
+        for name in ("python", "python-build"):
+            image = next(image for image in data["images"] if image["name"] == name)
+            data["images"].append({**image, "name": f"{name}-next", "version": "3.13"})
+
+    change(policies / SPEC_FILE, second)
+    change(policies / LOCK_FILE, lambda data: data["images"].update(
+        {f"{name}-next": {**data["images"][name], "digest": digest_number(number)}
+         for number, name in ((50, "python"), (51, "python-build"))}))  # fmt: skip
+    images = load_standard(policies)
+    assert images.offered("python") == ("3.11", "3.13")
+    assert [image.name for image in images.for_language("python")] == ["python", "python-build"]
+    assert [image.name for image in images.for_language("python", "3.13")] == ["python-next", "python-build-next"]
+    assert images.offered("cobol") == images.offered("none") == ()
+    with pytest.raises(Refusal, match=r"No standard image runs python '2.7'") as caught:
+        images.for_language("python", "2.7")
+    assert caught.value.remedy.startswith("Versions offered: 3.11, 3.13.")
+
+
 @pytest.mark.parametrize("language", ["cobol", "none", "", "../python"])
 def test_a_language_that_nobody_serves_is_refused(policies, language):
-    with pytest.raises(Refusal, match="python, static"):
+    with pytest.raises(Refusal, match="go, java, node, python, rust, static"):
         load_standard(policies).for_language(language)
 
 
@@ -77,7 +170,7 @@ def test_without_a_lock_nothing_has_a_digest(policies):
 
 
 def test_end_of_life_is_the_last_good_day(policies):
-    change(policies / SPEC_FILE, lambda data: data["images"][1].update(end_of_life=dt.date(2026, 5, 1)))
+    change(policies / SPEC_FILE, lambda data: named(data, "python").update(end_of_life=dt.date(2026, 5, 1)))
     images = load_standard(policies)
     images.check(dt.date(2026, 5, 1))
     with pytest.raises(Refusal, match=r"python \(2026-05-01, owner: platform team\)"):
@@ -89,24 +182,24 @@ def test_end_of_life_is_the_last_good_day(policies):
 
 def test_an_image_is_found_by_its_digest(policies):
     images = load_standard(policies)
-    assert images.by_digest(digest_number(3)).name == "static"
+    assert images.by_digest(digest_number(NAMES.index("static"))).name == "static"
     assert images.by_digest(digest_number(99)) is None
 
 
 def test_a_lock_entry_without_a_recipe_stands_for_nothing(policies):
     change(policies / SPEC_FILE, lambda data: data["images"].pop())
-    assert load_standard(policies).by_digest(digest_number(7)) is None
+    assert load_standard(policies).by_digest(digest_number(NAMES.index("pause"))) is None
 
 
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda data: data["images"][1].update(surprise=1), "surprise"),
-        (lambda data: data["images"].append(data["images"][1]), "python stands twice"),
+        (lambda data: named(data, "python").update(surprise=1), "surprise"),
+        (lambda data: data["images"].append(named(data, "python")), "python stands twice"),
         (lambda data: data["images"].reverse(), "must stand before"),
-        (lambda data: data["images"][1]["recipe"].update(user="root"), "user"),
-        (lambda data: data["images"][1]["recipe"].pop("parent"), "have a parent"),
-        (lambda data: data["images"][4]["recipe"]["files"][0].update(target="etc/passwd"), "target"),
+        (lambda data: named(data, "python")["recipe"].update(user="root"), "user"),
+        (lambda data: named(data, "python")["recipe"].pop("parent"), "have a parent"),
+        (lambda data: named(data, "postgres")["recipe"]["files"][0].update(target="etc/passwd"), "target"),
         (lambda data: data.update(format="other"), "format"),
     ],
 )

@@ -125,3 +125,42 @@ def test_agents_and_other_plans_are_not_healed_here(tmp_path):
     healed = heal(kube, PLAN, FileVault(tmp_path / "vault"), told, {}, now=1)
     assert [item.action for item in healed.observations] == ["", ""]
     assert kube.applied == []
+
+
+# -- CronJobs --------------------------------------------------------------------------------------------------------
+
+CRON = {
+    "apiVersion": "batch/v1",
+    "kind": "CronJob",
+    "metadata": {"name": "shop", "namespace": "n"},
+    "spec": {"jobTemplate": {"spec": {"template": TEMPLATE}}},
+}
+
+
+def run(name, created, owner="s"):
+    metadata = {"name": name, "namespace": "n", "uid": name, "creationTimestamp": created}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {**metadata, "ownerReferences": [{"uid": owner}]}}
+
+
+def test_the_runs_of_a_cron_job_are_its_own(tmp_path):
+    """Without that, every run would be a stranger's pod, and healing would delete it."""
+    written = [
+        {"time": "2026-01-02T00:00:00Z", "manager": "sekisho"},
+        {"time": "2026-01-09T00:00:00Z", "manager": "kube-controller-manager", "subresource": "status"},
+    ]
+    metadata = {"uid": "s", "creationTimestamp": "2026-01-01T00:00:00Z", "managedFields": written}
+    live = {**CRON, "metadata": {**CRON["metadata"], **metadata}}
+    old, new = run("old", "2026-01-01T12:00:00Z"), run("new", "2026-01-03T00:00:00Z")
+    alien = run("alien", "2026-01-03T00:00:00Z", owner="nobody")
+    pods = (
+        pod("before-the-change", owner="old", drop="guard"),
+        pod("good", owner="new"),
+        pod("bare", owner="new", drop="guard"),
+        pod("strange", owner="alien"),
+    )
+    plan = PLAN.model_copy(update={"objects": (CRON,)})
+    found = look(Recorded(live, old, new, alien, *pods), plan, FileVault(tmp_path / "vault"), ())
+    assert {Ref.parse(item.object).name: item.message for item in found if item.kind == "pod"} == {
+        "bare": "It runs without guard.",
+        "strange": "No workload of the plan made this pod.",
+    }

@@ -1,84 +1,161 @@
-"""Python: a lock file, a Procfile, wheels."""
+"""Python: packages from a lock file, the folder as it is, a command by convention."""
 
 from __future__ import annotations
 
-import re
-import shlex
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 
 from sekisho.errors import Refusal
 from stages.build.compose import Runtime
-from stages.build.locks import Locked, missing_lock, parse_requirements
+from stages.build.language import SOURCE, Plan, Step, Take, Unlocked, Wheels
+from stages.build.languages.python_django import Django, collect_environment, collect_script, find_django
+from stages.build.languages.python_docs import plan_docs
+from stages.build.languages.python_install_step import DEPENDENCIES, install_step
+from stages.build.languages.python_packages import TOOL_LOCKS, UNLOCKED_FILES, Packages, find_packages
+from stages.build.languages.python_project import FILE as PYPROJECT
+from stages.build.languages.python_project import OwnStep, PyProject
+from stages.build.languages.python_start import SERVERS, Start, find_start
+from stages.build.languages.static_docs import find_docs
+from stages.build.locks import Target
+from stages.build.project import Project
 
+NAME = "python"
 APPLICATION = "app"
 """Folder of the application in the image."""
-DEPENDENCIES = "opt/deps"
-"""Folder of the packages in the image; not below the application's, so that no file of it can stand in for one."""
-INSTALL_RECIPE = "pip-target/1"
+LEFT_OUT = (
+    "**/__pycache__", "**/*.pyc", "**/.gitignore", "**/.gitattributes", ".github", ".venv", "venv", "node_modules",
+    "**/.pytest_cache", "**/.mypy_cache", "**/.ruff_cache",
+)  # fmt: skip
+"""Of the workload's files, what no program reads."""
 
-_FILE_LIMIT = 2 << 20
-_WEB = re.compile(r"^web\s*:\s*(.+?)\s*$")
-_SHELL = re.compile(r"[$`;&|<>*?~(){}\[\]!\n]|^\w+=")
-
-
-def packages(tree: Path) -> tuple[Locked, ...]:
-    """Return what the workload's lock file pins.
-
-    Raises:
-        Refusal: there is none, or it is not a lock.
-    """
-    path = tree / "requirements.txt"
-    if path.is_symlink() or not path.is_file():
-        raise missing_lock(tree.name)
-    with path.open("rb") as file:
-        return parse_requirements(file.read(_FILE_LIMIT + 1))
+_MARKERS = (*TOOL_LOCKS, *UNLOCKED_FILES, "Pipfile", "setup.py", "setup.cfg", "manage.py")
 
 
-def runtime(tree: Path) -> Runtime:
-    """Return how the workload starts, from the `web` line of its Procfile.
+class Python:
+    """Python workloads: web applications, and documentation sites that MkDocs or Sphinx makes."""
 
-    The command is run as it stands, without a shell: a signal reaches the program itself.
+    name = NAME
+    title = "Python"
 
-    Raises:
-        Refusal: no Procfile, no `web` line, or a command that needs a shell.
-    """
-    remedy = "Write a line such as `web: python -m yourpackage` into Procfile."
-    path = tree / "Procfile"
-    if path.is_symlink() or not path.is_file():
-        raise Refusal("There is no Procfile: nothing says how the workload starts.", where=tree.name, remedy=remedy)
-    with path.open("rb") as file:
-        text = file.read(_FILE_LIMIT).decode("utf-8", "replace")
-    found = [(number, match[1]) for number, line in enumerate(text.splitlines(), 1) if (match := _WEB.match(line))]
-    if len(found) != 1:
-        raise Refusal(f"The Procfile has {len(found)} `web` lines, not one.", where="Procfile", remedy=remedy)
-    number, command = found[0]
-    where = f"Procfile:{number}"
-    if _SHELL.search(command):
-        raise Refusal(
-            f"The command {command[:80]!r} needs a shell, and there is none between the workload and its signals.",
-            where=where,
-            remedy="Read variables and set defaults in the program; listen on the port that score.yaml names.",
+    def recognise(self, project: Project) -> str:
+        """Return the file that shows it, or an empty string."""
+        found = next((name for name in _MARKERS if project.has(name)), "")
+        if not found and project.has(PYPROJECT) and PyProject.read(project).is_python:
+            found = PYPROJECT
+        return found
+
+    def plan(self, project: Project, offered: tuple[str, ...]) -> Plan | Unlocked:
+        """Return what is to be done.
+
+        Raises:
+            Refusal: no Python that it takes is offered; a lock file or the Procfile is wrong.
+        """
+        settings = PyProject.read(project)
+        target, notes = choose(project, settings, offered)
+        django = find_django(project)
+        docs = find_docs(project)
+        if docs and isinstance(find_start(project, settings, django, SERVERS), Refusal):
+            return plan_docs(project, docs, settings, target, notes)
+        packages = find_packages(project, settings, target)
+        if isinstance(packages, Unlocked):
+            return packages
+        start = find_start(project, settings, django, packages.names)
+        steps = _steps(packages, django, settings.own_step)
+        made = steps[-1].name if steps and steps[-1].name == "build" else ""
+        plan = Plan(
+            language=NAME,
+            version=target.python,
+            why=f"Python {target.python}, because there is {packages.file}.",
+            runtime=_runtime(project, packages, start),
+            takes=(
+                *_dependencies(packages),
+                Take("application", made or SOURCE, below="work" if made else "", into=APPLICATION, exclude=LEFT_OUT),
+            ),
+            artifacts=Wheels(packages.locked, target.python) if packages.locked else (),
+            steps=steps,
+            locked=tuple(item.purl for item in packages.locked),
+            notes=(*notes, *packages.notes),
         )
-    try:
-        words = tuple(shlex.split(command))
-    except ValueError as error:
-        raise Refusal(f"The command cannot be read: {error}", where=where, remedy=remedy) from error
-    path_entries = [f"/{APPLICATION}", f"/{DEPENDENCIES}"]
-    if (tree / "src").is_dir() and not (tree / "src").is_symlink():
-        path_entries.insert(0, f"/{APPLICATION}/src")
-    environment = {
+        if isinstance(start, Refusal):
+            return replace(plan, no_command=start)
+        return replace(plan, why=f"{plan.why} {start.why}", notes=(*plan.notes, *start.notes))
+
+
+def choose(project: Project, settings: PyProject, offered: tuple[str, ...]) -> tuple[Target, tuple[str, ...]]:
+    """Return the Python to build for, and what people should know about the choice.
+
+    Raises:
+        Refusal: the workload takes none that is offered.
+    """
+    needs = settings.requires_python
+    fit = [version for version in offered if not needs or Target(version).suits(needs)]
+    if not fit:
+        raise Refusal(
+            f"The workload takes Python {needs[:60]}, offered is {', '.join(offered)}.",
+            where=PYPROJECT,
+            remedy="Widen requires-python, or ask the platform team for another Python.",
+        )
+    said = _said_version(project)
+    asked = ".".join(said.split(".")[:2])
+    if asked in fit:
+        return Target(asked), ()
+    notes = (f"Python {said} is asked for; it is built for {fit[0]}.",) if said else ()
+    return Target(fit[0]), notes
+
+
+def _said_version(project: Project) -> str:
+    for name in (".python-version", "runtime.txt"):
+        lines = (project.read(name, limit=1 << 16) or b"").decode("utf-8", "replace").split()
+        text = lines[0].removeprefix("python-").removeprefix("cpython-") if lines else ""
+        if text[:2] == "3." and text.replace(".", "").isdigit():
+            return text
+    return ""
+
+
+def _steps(packages: Packages, django: Django | None, own: OwnStep) -> tuple[Step, ...]:
+    install = (install_step(),) if packages.locked else ()
+    uses = tuple(step.name for step in install)
+    folders = [f"/in/dependencies/{DEPENDENCIES}"] if install else []
+    script = collect_script(django, own) if django else ""
+    environment: dict[str, str] = dict(collect_environment(django)) if django and script else {}
+    if own.command and script:
+        command: tuple[str, ...] = ("/bin/sh", "-eu", "-c", f'"$@"\n{script}', "build", *own.command)
+    else:
+        command = own.command or (("/bin/sh", "-eu", "-c", script) if script else ())
+    if not command:
+        return install
+    build = Step(
+        name="build",
+        command=command,
+        directory="work",
+        source=(),
+        uses=uses,
+        environment={**environment, "PYTHONPATH": ":".join(["/out/work/src", "/out/work", *folders])},
+        what="build step of pyproject.toml" if own.command else "collection of Django's static files",
+    )
+    return (*install, build)
+
+
+def _dependencies(packages: Packages) -> tuple[Take, ...]:
+    if not packages.locked:
+        return ()
+    return (Take("dependencies", "dependencies", below=DEPENDENCIES, into=DEPENDENCIES),)
+
+
+def _runtime(project: Project, packages: Packages, found: Start | Refusal) -> Runtime:
+    start = found if isinstance(found, Start) else Start((), "")
+    folder = start.folder
+    top = f"/{APPLICATION}/{folder}" if folder else f"/{APPLICATION}"
+    own = [f"{top}/src"] if project.has_folder(f"{folder}/src" if folder else "src") else []
+    beside = [
+        f"/{APPLICATION}/{name}{'/src' if project.has_folder(f'{name}/src') else ''}" for name in packages.folders
+    ]
+    environment: Mapping[str, str] = {
         "PATH": f"/{DEPENDENCIES}/bin:/usr/local/bin:/usr/bin:/bin",
-        "PYTHONPATH": ":".join(path_entries),
+        "PORT": "8080",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": ":".join([*own, top, *beside, f"/{DEPENDENCIES}"]),
         "PYTHONUNBUFFERED": "1",
+        **start.environment,
     }
-    return Runtime(command=words, directory=f"/{APPLICATION}", environment=environment)
-
-
-def install_command() -> tuple[str, ...]:
-    """Return the command that installs fetched wheels in the sandbox; it checks every hash once more."""
-    return (
-        "python3", "-m", "pip", "install", "--no-index", "--no-deps", "--no-compile", "--require-hashes",
-        "--find-links", "/in/wheels", "--target", f"/out/{DEPENDENCIES}", "--no-cache-dir",
-        "--disable-pip-version-check", "--no-input", "--requirement", "/in/wheels/requirements.txt",
-    )  # fmt: skip
+    return Runtime(command=start.command, directory=top, environment=environment)
