@@ -103,7 +103,7 @@ def builder(home: ZoneHome, registry: Registry, rules: Rules, cleared: Callable[
         docker_socket=home.root / "docker" / "docker.sock",
         cleared=cleared,
         fetcher=Fetcher(home.cache, indexes),
-        resolver=lambda: Resolver(indexes, home.cache / "work", cache=home.cache),
+        resolver=lambda ecosystems: Resolver(indexes, home.cache / "work", cache=home.cache, ecosystems=ecosystems),
     )
 
 

@@ -97,7 +97,7 @@ def _builder(cache: Path, policies: Path) -> Builder:
         cache=cache,
         docker_socket=ZoneHome(Zone.BUILD).root / "docker" / "docker.sock",
         fetcher=Fetcher(cache, indexes),
-        resolver=lambda: Resolver(indexes, cache / "work", cache=cache),
+        resolver=lambda ecosystems: Resolver(indexes, cache / "work", cache=cache, ecosystems=ecosystems),
         cleared=lambda _: None,  # no gate here: nothing is signed, and nothing leaves
     )
 

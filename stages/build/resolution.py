@@ -8,7 +8,7 @@ evidence is an OCI artifact in the app's repository: a document that says what w
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -53,7 +53,7 @@ class Resolver(Protocol):
         ...
 
 
-Resolve = Callable[[], AbstractContextManager[Resolver]]
+Resolve = Callable[[Sequence[str]], AbstractContextManager[Resolver]]
 
 
 class Resolution(Document):
@@ -87,7 +87,7 @@ def resolve(shop: Workshop, unresolved: Unresolved, proxy: Resolve, scratch: Pat
     tools = needed(unresolved.tools)
     base = shop.bases(tools)
     what = step.what or "resolving of the packages"
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="resolve-") as folder, proxy() as index:
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="resolve-") as folder, proxy(unlocked.ecosystems) as index:
         place = Path(folder)
         inputs = seed_folder(unresolved.project, step.source, place)
         inputs[INDEX] = index.folder
@@ -108,7 +108,7 @@ def resolve(shop: Workshop, unresolved: Unresolved, proxy: Resolve, scratch: Pat
         except Refusal as refusal:
             if index.failure is not None:
                 raise index.failure from refusal  # says more than the package manager does
-            raise
+            raise Refusal(refusal.what, where=refusal.where, remedy=unlocked.refusal.remedy) from refusal
         found = {}
         for entry in entries_of_archive(archive, where=what, wanted=lambda path: path in wanted):
             if entry.kind != "file" or entry.size > _LOCK_LIMIT:

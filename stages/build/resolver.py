@@ -14,7 +14,7 @@ import socketserver
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
@@ -29,7 +29,7 @@ from sekisho.errors import PermanentError, Refusal, SekishoError, TemporaryError
 from stages.build import resolver_paths as paths
 from stages.build.artifacts_digests import DIGESTS
 from stages.build.artifacts_store import Store, Use
-from stages.build.indexes import Indexes
+from stages.build.indexes import ECOSYSTEMS, Indexes
 from stages.build.indexes_http import IndexClient
 from stages.build.resolver_paths import Request
 
@@ -69,6 +69,7 @@ class Resolver:
         cache: the fetcher's cache, so that nothing is downloaded twice; None keeps nothing.
         seen_as: URL under which the sandbox's tools see it.
         limits: what may be taken.
+        ecosystems: which indexes are served; the others are as if there were none.
     """
 
     def __init__(
@@ -79,12 +80,14 @@ class Resolver:
         cache: Path | None = None,
         seen_as: str = SEEN_AS,
         limits: ResolverLimits | None = None,
+        ecosystems: Sequence[str] = ECOSYSTEMS,
     ) -> None:
         self._indexes = indexes
         self._work = work
         self._cache = cache
         self._seen_as = seen_as
         self._limits = limits or ResolverLimits()
+        self._ecosystems = frozenset(ecosystems)
         self._lock = threading.Lock()
         self._recorded: dict[str, str] = {}
         self._failure: SekishoError | None = None
@@ -149,7 +152,7 @@ class Resolver:
         """
         try:
             self._count()
-            request = paths.parse(target)
+            request = paths.parse(target, self._ecosystems)
         except _Exceeded as error:
             return Served(HTTPStatus.FORBIDDEN, text=str(error))
         except Refusal as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -46,8 +47,12 @@ class Request:
         return f"{self.ecosystem}/{self.path}"
 
 
-def parse(target: str) -> Request:
+def parse(target: str, served: Collection[str] = ECOSYSTEMS) -> Request:
     """Return what a request's target asks for.
+
+    Args:
+        target: the target as it came.
+        served: the ecosystems that are served.
 
     Raises:
         Refusal: anything but a plain path of an index: another host, an escape, a query.
@@ -55,7 +60,7 @@ def parse(target: str) -> Request:
     if not target.startswith("/") or len(target) > 2048 or not target.isascii():  # noqa: PLR2004
         raise Refusal("Only plain paths are served.")
     name, _, rest = target[1:].partition("/")
-    ecosystem = next((item for item in ECOSYSTEMS if item == name), None)
+    ecosystem = next((item for item in ECOSYSTEMS if item == name and item in served), None)
     if ecosystem is None:
         raise Refusal("There is no such index.")
     if ecosystem == "npm":

@@ -17,7 +17,7 @@ from sekisho.errors import PermanentError, SekishoError
 from sekisho.kube_forward import Channel, Dialer, Refused
 
 HOST = "127.0.0.1"
-_WAIT_SECONDS = 20.0
+_WAIT_SECONDS = 60.0
 """How long a caller waits for a version that answers."""
 _PAUSE = 0.1
 _KEEP = 256 << 10

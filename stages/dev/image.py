@@ -81,7 +81,7 @@ class Workbench:
             cache=cache,
             docker_socket=place.docker,
             fetcher=Fetcher(cache, indexes),
-            resolver=lambda: Resolver(indexes, cache / "work", cache=cache),
+            resolver=lambda ecosystems: Resolver(indexes, cache / "work", cache=cache, ecosystems=ecosystems),
             cleared=lambda _: None,  # the free side: a standard image that waits for its own verdict may be tried here
         )
         self._app = app

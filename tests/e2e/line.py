@@ -49,7 +49,9 @@ def until(look: Callable[[], T | None], what: str, *, seconds: float = PATIENCE)
 def workload(folder: Path, app: str, change: Callable[[Path], None] | None = None, *, source: Path = GUESTBOOK) -> Path:
     """Copy an example under another app's name, changed; each time another commit, so that a push is never stale."""
     target = folder / app
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
+    shutil.copytree(
+        source, target, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache", "node_modules", "target")
+    )
     score = target / "score.yaml"
     score.write_text(re.sub(r"(?m)^  name: .*$", f"  name: {app}", score.read_text(), count=1))
     (target / "REVISION").write_text(f"{time.time_ns()}\n")
@@ -58,7 +60,7 @@ def workload(folder: Path, app: str, change: Callable[[Path], None] | None = Non
     return target
 
 
-def pushed(app: str, source: Path, *, branch: str = "main") -> tuple[str, str]:
+def pushed(app: str, source: Path, *, branch: str = "main", seconds: float = PATIENCE) -> tuple[str, str]:
     """Push a folder's files as a developer; return the commit and what the pusher saw."""
     # `prepare` insists on a score.yaml for people's sake; a push without one is just what some tests want.
     missing = not (source / "score.yaml").exists()
@@ -69,7 +71,7 @@ def pushed(app: str, source: Path, *, branch: str = "main") -> tuple[str, str]:
         (source / "score.yaml").unlink()
         commit = _without_score(repository)
     process = push(app, repository, branch=branch)
-    output, _ = process.communicate(timeout=PATIENCE)
+    output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output
     return commit, output
 

@@ -229,7 +229,9 @@ def _last(one: Running, event: str) -> int:
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     with running(copy_of("site", tmp_path), login="e2ecarl") as one:
-        assert get(url_of(one))[0] == 200
+        url = url_of(one)
+        one.wait("running", seconds=LONG)
+        assert get(url)[0] == 200
         name = one.wait("opened")["namespace"]
         assert namespace(name) is not None
         one.process.send_signal(signal.SIGINT)

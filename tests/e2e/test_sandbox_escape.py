@@ -430,7 +430,7 @@ def test_packages_and_a_build_step_give_the_same_digest_cold_and_warm(
     for number, cache in enumerate(("one", "one", "two")):
         builder = Builder(registry, Standards(image), BuildRules(), cache=tmp_path / cache, docker_socket=engine,
                           fetcher=Fetcher(tmp_path / cache, indexes),
-                          resolver=lambda: pytest.fail("there is a lock"), cleared=lambda _: None)  # fmt: skip
+                          resolver=lambda _: pytest.fail("there is a lock"), cleared=lambda _: None)  # fmt: skip
         stage = BuildStage(builder, FileSigner.create(tmp_path / f"{number}.pem", "builder"),
                            builder_id="https://sekisho.dev/builders/test/v1")  # fmt: skip
         made.append(build(stage, tmp_path / f"tree{number}", work / ".git", commit))

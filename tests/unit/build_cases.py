@@ -161,7 +161,7 @@ def builder_for(
     """Return a builder without an engine and without a way to any index."""
     indexes = Indexes.from_environment(environment={})
 
-    def none() -> Any:
+    def none(_: Any) -> Any:
         raise Refusal("nothing is resolved here")
 
     return Builder(

@@ -109,7 +109,7 @@ def builder(registry: Registry, place: Path, standards: Standards) -> Builder:
     indexes = Indexes.from_environment(environment={})
     return Builder(registry, standards, BuildRules(), cache=place / "cache", docker_socket=place / "none.sock",
                    fetcher=Fetcher(place / "cache", indexes),
-                   resolver=lambda: Resolver(indexes, place / "cache" / "work"), cleared=lambda _: None)  # fmt: skip
+                   resolver=lambda _: Resolver(indexes, place / "cache" / "work"), cleared=lambda _: None)  # fmt: skip
 
 
 @pytest.fixture

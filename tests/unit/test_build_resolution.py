@@ -64,7 +64,7 @@ def bench(registry_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     failure: list[Exception] = []
 
     @contextmanager
-    def resolver() -> Iterator[Any]:
+    def resolver(_: Any) -> Iterator[Any]:
         with tempfile.TemporaryDirectory() as folder:
             yield SimpleNamespace(folder=Path(folder), recorded={"npm/left": digest_of(b"left")},
                                   failure=failure[0] if failure else None)  # fmt: skip

@@ -310,6 +310,12 @@ def test_several_programs_are_all_built_and_one_has_to_be_named(make: Make) -> N
     assert found.runtime.environment["PATH"].startswith("/usr/local/bin:")
 
 
+def test_a_framework_with_an_example_and_a_generator_is_not_guessed(make: Make) -> None:
+    found = plan(make({"go.mod": MOD, "examples/base/main.go": MAIN, "plugins/internal/types/main.go": MAIN}))
+    assert found.no_command is not None
+    assert found.no_command.what.endswith("./examples/base, ./plugins/internal/types.")
+
+
 def test_programs_with_one_name_do_not_overwrite_each_other(make: Make) -> None:
     found = plan(make({"go.mod": MOD, "a/cmd/web/main.go": MAIN, "b/cmd/web/main.go": MAIN}))
     assert "-o /out/bin/web ./a/cmd/web" in built(found)
@@ -325,6 +331,11 @@ def test_a_main_that_is_not_for_linux_or_only_for_a_tool_is_none(make: Make) -> 
         "cmd/tray/main_windows.go": MAIN,
         "cmd/dev/main.go": f"//go:build dev\n\n{MAIN}",
     }
+    assert program(make(files)) == ("/usr/local/bin/web",)
+
+
+def test_a_main_package_without_a_function_main_is_none(make: Make) -> None:
+    files = {"go.mod": MOD, "mockgen.go": "package main\n\n//go:generate true\n", "cmd/web/main.go": MAIN}
     assert program(make(files)) == ("/usr/local/bin/web",)
 
 
@@ -480,6 +491,19 @@ def test_what_is_compiled_in_does_not() -> None:
     assert kept(("static/app.js", "static/in/logo.svg", "templates/index.html", "web/[a].html")) == [
         "content/post.md", "migrations/1.sql", "web/a.html"
     ]  # fmt: skip
+
+
+def test_of_a_web_interface_only_what_its_build_left_stands_beside_it() -> None:
+    files = ("ui/package.json", "ui/src/a.ts", "ui/index.html", "ui/dist/a.js", "ui/public/b.png", "web/index.html")
+    exclude, stays = beside(files, ())
+    out = left_out(exclude)
+    assert [path for path in files if not out(path)] == ["ui/dist/a.js", "ui/public/b.png", "web/index.html"]
+    assert stays
+
+
+def test_a_name_with_a_star_hides_no_other() -> None:
+    out = left_out(beside(("web/*.html", "web/a.html"), ("web/*.html",))[0])
+    assert not out("web/a.html")
 
 
 def test_a_folder_that_is_compiled_in_as_a_whole_is_one_pattern() -> None:

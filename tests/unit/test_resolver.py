@@ -393,3 +393,10 @@ def test_only_what_never_changes_is_given_from_the_store(target: str, fixed: boo
 def test_a_target_that_is_no_path_below_an_index_is_refused(target: str) -> None:
     with pytest.raises(Refusal):
         resolver_paths.parse(target)
+
+
+@pytest.mark.parametrize("target", ["/npm/left-pad", "/go/example.org/x/@v/list", "/pypi/simple/six/"])
+def test_only_the_index_of_the_language_is_served(target: str) -> None:
+    with pytest.raises(Refusal, match="no such index"):
+        resolver_paths.parse(target, ("maven",))
+    assert resolver_paths.parse("/maven/a/b/1/b-1.jar", ("maven",)).ecosystem == "maven"

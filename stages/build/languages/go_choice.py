@@ -29,7 +29,7 @@ _VERSION = re.compile(r"v[0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,100}")
 _ASIDE = frozenset({
     "example", "examples", "_examples", "test", "tests", "testing", "e2e", "tools", "tool", "hack", "script", "scripts",
-    "doc", "docs", "misc", "ci", "contrib", "bench", "benchmark", "benchmarks", "fuzz",
+    "doc", "docs", "misc", "ci", "contrib", "bench", "benchmark", "benchmarks", "fuzz", "internal",
 })  # fmt: skip
 """Folders whose programs are for people who work on the workload."""
 _SHOWN = 8

@@ -13,6 +13,7 @@ from stages.build.project import Project
 
 _LIMIT = 64 << 20
 """Of one Go file; some hold data."""
+_MAIN = re.compile(r"^func\s+main\s*\(\s*\)", re.MULTILINE)
 _PARTS = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+\]|.", re.DOTALL)
 _STAR = "\0"
 _STARS = re.compile(f"{_STAR}+")
@@ -149,18 +150,23 @@ class Tree:
     def mains(self) -> tuple[str, ...]:
         """Return the folders with a program, in the modules that are built for themselves, sorted."""
         found = []
-        for folder, names in self.by_folder.items():
+        for folder in self.by_folder:
             module = self.module_of(folder)
             parts = PurePosixPath(folder).parts
             if module is None or not module.main or any(part.startswith(("_", ".")) for part in parts):
                 continue
-            for name in names:
-                header = self.header(f"{folder}/{name}" if folder else name)
-                if header.package and header.applies is not False:
-                    if header.package == "main":
-                        found.append(folder)
-                    break
+            if self._starts(folder):
+                found.append(folder)
         return tuple(sorted(found))
+
+    def _starts(self, folder: str) -> bool:
+        """Return whether a folder is a program: `package main` alone may be there for a generator."""
+        for path, header in self._counting(folder):
+            if header.package not in ("", "main"):
+                return False
+            if header.package and _MAIN.search(self._text(path)):
+                return True
+        return False
 
     def packages_in(self, folders: Iterable[str]) -> tuple[str, ...]:
         """Return the folders of all packages of the modules in these folders."""
