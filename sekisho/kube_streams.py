@@ -61,7 +61,8 @@ def watch(
     Raises:
         Refusal, TemporaryError, PermanentError: as `lines`.
     """
-    asked = {**query, "watch": "true", "timeoutSeconds": str(seconds)}
+    # From whatever the server knows: to be sure of the newest first, a server on etcd 3.4 waits and then gives up.
+    asked = {**query, "watch": "true", "resourceVersion": "0", "timeoutSeconds": str(seconds)}
     for line in lines(kube, path, asked, silence=seconds + 30.0):
         try:
             event = json.loads(line)

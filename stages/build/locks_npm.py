@@ -151,6 +151,8 @@ class _Reading:
         try:
             if folder or key.startswith("/"):
                 check_folder(folder or key)
+            if "" in key.split("/")[:-1]:
+                raise ValueError("a folder has no name")  # noqa: TRY301
             for name in names:
                 check_name(name)
         except ValueError as error:

@@ -452,6 +452,8 @@ def test_an_interface_that_another_tool_builds_is_named(make: Make) -> None:
         ("dist/.hidden", "ui/dist/.hidden", True),
         ("dist", "dist/a.js", False),
         ('"with space"', "ui/with space", True),
+        (".", "ui/a.js", True),
+        ("di?t/[a-c].js", "ui/dist/b.js", True),
     ],
 )
 def test_embedded_files_are_matched_as_go_does(make: Make, pattern: str, file: str, there: bool) -> None:  # noqa: FBT001
@@ -460,6 +462,14 @@ def test_embedded_files_are_matched_as_go_does(make: Make, pattern: str, file: s
         plan(project)
     else:
         assert "is embedded" in refusal(project).what
+
+
+def test_patterns_without_end_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.build.languages.go_tree._MAX_LOOKS", 10)
+    files = {**embedding("* *.css ??? ????"), **{f"ui/{number}.css": "" for number in range(4)}}
+    found = refusal(make(files))
+    assert "too many" in found.what
+    assert found.where == "ui/ui.go:5"
 
 
 # -- what stands beside the program ---------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def test_a_watch_gives_objects(serve: Serve) -> None:
     kube = serve(event("ADDED", "a"), event("BOOKMARK", "b"), event("DELETED", "a"))
     found = [(kind, obj["metadata"]["name"]) for kind, obj in watch(kube, "/pods", {"labelSelector": "a=b"}, seconds=7)]
     assert found == [("ADDED", "a"), ("DELETED", "a")]
-    assert kube.asked == ["/pods?labelSelector=a%3Db&watch=true&timeoutSeconds=7"]  # type: ignore[attr-defined]
+    assert kube.asked == ["/pods?labelSelector=a%3Db&watch=true&resourceVersion=0&timeoutSeconds=7"]  # type: ignore[attr-defined]
 
 
 def test_a_watch_that_is_too_old_ends_and_any_other_error_is_raised(serve: Serve) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sekisho.errors import Refusal
@@ -250,6 +250,7 @@ _TEXT = st.text(max_size=30) | st.sampled_from(["..", ".", "node_modules", "@a",
 
 @settings(max_examples=300)
 @given(st.lists(_TEXT, min_size=1, max_size=6).map("/".join))
+@example("0//node_modules/0")
 def test_whatever_the_key_what_is_taken_stays_inside(key: str) -> None:
     try:
         found = parse({key: entry()})

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from sekisho.errors import Refusal
 from stages.build.languages.go_source import Embed, Header, Import, embeds, name_counts, read_header
 from stages.build.project import Project
 
 _LIMIT = 64 << 20
 """Of one Go file; some hold data."""
+_MAX_LOOKS = 5_000_000
+_SIGNS = re.compile(r"[*?\[\\]")
 _MAIN = re.compile(r"^func\s+main\s*\(\s*\)", re.MULTILINE)
 _PARTS = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+\]|.", re.DOTALL)
 _STAR = "\0"
@@ -48,8 +52,6 @@ class Reach:
     """Of its own packages, sorted."""
     others: Mapping[str, str]
     """Import paths of packages of others, not the standard library's, in order; each with its first place."""
-    standard: tuple[str, ...]
-    """Import paths of the standard library, sorted."""
     missing: tuple[Seen, ...]
     """Own packages that are imported and not there."""
     cgo: tuple[Seen, ...]
@@ -66,7 +68,6 @@ class _Found:
 
     folders: set[str] = field(default_factory=set)
     others: dict[str, str] = field(default_factory=dict)
-    standard: set[str] = field(default_factory=set)
     missing: dict[str, str] = field(default_factory=dict)
     cgo: dict[str, str] = field(default_factory=dict)
     embedded: set[str] = field(default_factory=set)
@@ -76,7 +77,6 @@ class _Found:
         return Reach(
             folders=tuple(sorted(self.folders)),
             others=dict(sorted(self.others.items())),
-            standard=tuple(sorted(self.standard)),
             missing=tuple(Seen(what, where) for what, where in sorted(self.missing.items())),
             cgo=tuple(Seen(path, where) for path, where in sorted(self.cgo.items())),
             embedded=tuple(sorted(self.embedded)),
@@ -99,6 +99,7 @@ class Tree:
     modules: tuple[OwnModule, ...]
     minor: int
     required: frozenset[str] = frozenset()
+    _looks: int = 0
     _texts: dict[str, str] = field(default_factory=dict)
     _headers: dict[str, Header] = field(default_factory=dict)
 
@@ -193,10 +194,11 @@ class Tree:
                 taken = [self._take(item, path, header, found) for item in header.imports]
                 todo += [own for own in taken if own is not None]
                 for embed in embeds(self._text(path)):
-                    matches = self._matches(folder, embed)
+                    where = f"{path}:{embed.line}"
+                    matches = self._matches(folder, embed, where)
                     found.embedded |= set(matches)
                     if not matches:
-                        found.unmatched.append(Seen(embed.pattern, f"{path}:{embed.line}"))
+                        found.unmatched.append(Seen(embed.pattern, where))
         return found.reach()
 
     def _take(self, item: Import, path: str, header: Header, found: _Found) -> str | None:
@@ -207,10 +209,8 @@ class Tree:
             if not header.names_cgo:
                 found.cgo.setdefault(path, where)
         elif own is None:
-            if "." in item.path.partition("/")[0]:
+            if "." in item.path.partition("/")[0]:  # else the standard library's
                 found.others.setdefault(item.path, where)
-            else:
-                found.standard.add(item.path)
         elif own in self.by_folder:
             return own
         else:
@@ -239,7 +239,7 @@ class Tree:
         inside = path[len(best.path) :].strip("/")
         return "/".join(part for part in (best.folder, inside) if part)
 
-    def _matches(self, folder: str, embed: Embed) -> tuple[str, ...]:
+    def _matches(self, folder: str, embed: Embed, where: str) -> tuple[str, ...]:
         """Return the files that a pattern embeds (package embed): a folder stands for what is in it."""
         pattern = embed.pattern.removeprefix("all:")
         hidden = pattern != embed.pattern
@@ -249,9 +249,8 @@ class Tree:
             return ()
         prefix = f"{folder}/" if folder else ""
         found = []
-        for path in self.files:
-            if not path.startswith(prefix):
-                continue
+        plain = "" if pattern == "." else _SIGNS.split(pattern, maxsplit=1)[0]
+        for path in self._starting_with(prefix + plain, where):
             parts = path[len(prefix) :].split("/")
             for depth in range(1, len(parts) + 1):
                 if pattern == "." or expression.fullmatch("/".join(parts[:depth])):
@@ -260,6 +259,19 @@ class Tree:
                         found.append(path)
                     break
         return tuple(found)
+
+    def _starting_with(self, start: str, where: str) -> tuple[str, ...]:
+        """Return the files whose paths start so; the work that all patterns together make is bounded."""
+        first = bisect_left(self.files, start)
+        last = bisect_left(self.files, f"{start}\U0010ffff", first)
+        self._looks += last - first
+        if self._looks > _MAX_LOOKS:
+            raise Refusal(
+                "The patterns of `//go:embed` lines are too many for this many files.",
+                where=where,
+                remedy="Embed folders instead of single files.",
+            )
+        return self.files[first:last]
 
     def _text(self, path: str) -> str:
         if path not in self._texts:
