@@ -70,9 +70,7 @@ def evidence_reasons(app: str, image: Image | None, manifests: Manifests | None,
 # -- standard images ------------------------------------------------------------------------------------------------
 
 
-def standard_reasons(
-    image: Image, standard: StandardImages, today: dt.date, limits: EndOfLifeLimits
-) -> list[Reason]:
+def standard_reasons(image: Image, standard: StandardImages, today: dt.date, limits: EndOfLifeLimits) -> list[Reason]:
     """Answer whether the image stands on a standard image that is known, current and still mended."""
     spec, locked = standard.specs.get(image.base), standard.locked.get(image.base)
     if spec is None or locked is None:

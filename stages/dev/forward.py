@@ -20,6 +20,7 @@ HOST = "127.0.0.1"
 _WAIT_SECONDS = 60.0
 """How long a caller waits for a version that answers."""
 _PAUSE = 0.1
+_LONGEST_PAUSE = 0.4
 _KEEP = 256 << 10
 """Bytes of a request that can be given again."""
 _PIECE = 32 << 10
@@ -71,6 +72,7 @@ class Forward:
         self._target = ""
         self._change = threading.Condition()
         self._closed = False
+        self._served: set[_Sent] = set()
         threading.Thread(target=self._accept, name="forward", daemon=True).start()
 
     @property
@@ -83,6 +85,16 @@ class Forward:
         with self._change:
             self._target, self._port = pod, port
             self._change.notify_all()
+
+    def hang_up(self) -> None:
+        """End the connections on which nothing is awaited.
+
+        A program that is asked to end finishes what it has begun, and an idle connection of a browser looks begun.
+        """
+        with self._change:
+            idle = [sent for sent in self._served if not sent.awaited]
+        for sent in idle:
+            sent.drop()
 
     def close(self) -> None:
         """Take no more callers."""
@@ -104,23 +116,35 @@ class Forward:
     def _serve(self, caller: socket.socket) -> None:
         with caller:
             sent = _Sent(caller)
-            end = time.monotonic() + _WAIT_SECONDS
-            while not self._closed and time.monotonic() < end:
-                pod, port = self._wait_for_target(end)
-                if not pod:
-                    return
-                try:
-                    with self._dialer.open(self._namespace, pod, port) as channel:
-                        sent.to(channel)
-                        self._carry(channel, caller, sent)
-                except Refused:
-                    if not sent.again():
-                        return
-                    time.sleep(_PAUSE)
-                    continue
-                except (SekishoError, OSError):
-                    return
+            with self._change:
+                self._served.add(sent)
+            try:
+                self._connect(caller, sent)
+            finally:
+                with self._change:
+                    self._served.discard(sent)
+
+    def _connect(self, caller: socket.socket, sent: _Sent) -> None:
+        end = time.monotonic() + _WAIT_SECONDS
+        pause = _PAUSE
+        while not self._closed and time.monotonic() < end:
+            pod, port = self._wait_for_target(end)
+            if not pod:
                 return
+            try:
+                with self._dialer.open(self._namespace, pod, port) as channel:
+                    sent.to(channel)
+                    self._carry(channel, caller, sent)
+            except Refused:
+                if not sent.again():
+                    return
+                time.sleep(pause)
+                # Many who wait shall not keep the program that they wait for from starting.
+                pause = min(pause * 1.3, _LONGEST_PAUSE)
+                continue
+            except (SekishoError, OSError):
+                return
+            return
 
     def _wait_for_target(self, end: float) -> tuple[str, int]:
         with self._change:
@@ -145,6 +169,8 @@ class _Sent:
         self._kept = bytearray()
         self._heard = False
         self._ended = False
+        self.awaited = False
+        """Whether the caller has spoken last: an answer is to come."""
         self._channel: Channel | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._read, name="forwarded-sent", daemon=True).start()
@@ -160,10 +186,17 @@ class _Sent:
 
     def heard(self) -> None:
         """Note that an answer came: nothing is sent again from now on."""
+        self.awaited = False
         if not self._heard:
             with self._lock:
                 self._heard = True
                 self._kept.clear()
+
+    def drop(self) -> None:
+        """End the connection."""
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
 
     def again(self) -> bool:
         """Tell whether all that was sent can be sent again, because nobody heard it; ends the sending until then."""
@@ -183,6 +216,7 @@ class _Sent:
                     if self._channel is not None:
                         self._channel.close()
                     return
+                self.awaited = True
                 if not self._heard:
                     self._kept += data[: _KEEP + 1]
                 if self._channel is not None:

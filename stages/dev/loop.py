@@ -155,6 +155,7 @@ class Loop:
         """Put a version into the cluster and begin to follow it."""
         session = self._session
         session.rollout.forget()
+        session.hang_up()
         how = session.cluster.put(version.made)
         session.reach(version.made)
         version = replace(version, swapped=how == "swapped")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import queue
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,9 @@ from sekisho.errors import PermanentError, UsageError
 
 _START_SECONDS = 240.0
 _ROUND_SECONDS = 120.0
-_PAUSE = 0.02
+_PAUSE = 0.15
+_ASKING = 3
+"""Requests at a time: more of them would keep the program from starting."""
 _REST_SECONDS = 2.0
 """Between two rounds: the hint of the one before shall not be measured with the next."""
 
@@ -120,12 +123,24 @@ def save_to_running(one: Running, file: Path, text: str, url: str, marker: str) 
     Raises:
         PermanentError: no answer shows it in time.
     """
+    seen: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    turns = threading.BoundedSemaphore(_ASKING)
+
+    def ask() -> None:
+        with turns:
+            if marker.encode() in get(url)[1]:
+                seen.put(time.monotonic())
+
     start = time.monotonic()
     file.write_text(text, encoding="utf-8")
     while time.monotonic() - start < _ROUND_SECONDS and one.process.poll() is None:
-        if marker.encode() in get(url)[1]:
-            return time.monotonic() - start
-        time.sleep(_PAUSE)
+        # Again and again, whatever became of the last one: a request that the old program took with it says nothing.
+        if turns.acquire(blocking=False):
+            turns.release()
+            threading.Thread(target=ask, daemon=True).start()
+        with suppress(queue.Empty):
+            return seen.get(timeout=_PAUSE) - start
     said = "".join(f"\n  {json.dumps(item)[:300]}" for item in one.events[-8:])
     raise PermanentError(f"No answer shows {marker} after {_ROUND_SECONDS:.0f} s:{said}", where=url)
 

@@ -170,6 +170,11 @@ class Session:
             if forward := self._forwards.get(port.port):
                 forward.point_to(pod, port.target)
 
+    def hang_up(self) -> None:
+        """End idle connections to the program, so that it can end at once."""
+        for forward in self._forwards.values():
+            forward.hang_up()
+
     def vouch(self, image: Image) -> None:
         """Attach the developer's statement to an image, beside the work."""
 

@@ -194,6 +194,35 @@ def test_a_request_that_was_heard_is_not_sent_again(pods: Pods, forward: Forward
     listener.close()
 
 
+def test_an_idle_connection_is_ended_and_one_that_waits_for_its_answer_is_not(pods: Pods, forward: Forward) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    class Slow(Handler):
+        def do_POST(self) -> None:
+            if self.path == "/slow":
+                asked.set()
+                go.wait(30)
+            super().do_POST()
+
+    program = Program("one")
+    program.RequestHandlerClass = Slow
+    pods.ports["one"] = program.server_port
+    forward.point_to("one", 8080)
+    port = int(forward.url.rpartition(":")[2])
+    idle, slow = (http.client.HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(2))
+    idle.request("POST", "/", b"abc")
+    assert idle.getresponse().read() == b"one 3"
+    slow.request("POST", "/slow", b"abcd")
+    assert asked.wait(30)
+    forward.hang_up()
+    assert idle.sock is not None
+    assert idle.sock.recv(1) == b""
+    go.set()
+    assert slow.getresponse().read() == b"one 4"
+    idle.close()
+    slow.close()
+
+
 def test_nobody_else_of_the_network_comes_in(forward: Forward) -> None:
     assert forward.url.startswith("http://127.0.0.1:")
 

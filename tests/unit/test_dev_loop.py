@@ -64,6 +64,9 @@ class FakeSession:
     def reach(self, _composition: Composition) -> None:
         self.done.append(("reach",))
 
+    def hang_up(self) -> None:
+        pass
+
     def point_to(self, pod_: str, composition: Composition) -> None:
         self.done.append(("point", pod_, composition.image))
 

@@ -96,6 +96,11 @@ def test_frameworks_read_the_port_without_a_shell(make: Make, path: str, name: s
     assert found.runtime.environment == {name: "${PORT:8080}"}
 
 
+def test_what_is_not_built_bit_for_bit_is_said(make: Make) -> None:
+    path = "io/quarkus/quarkus-core/3.8.0/quarkus-core-3.8.0.jar"
+    assert "digests" in plan(make({"pom.xml": pom(), "maven.lock.json": lock(path)})).notes[-1]
+
+
 def test_a_program_without_framework_reads_port_itself(make: Make) -> None:
     assert plan(make({"pom.xml": pom(), "maven.lock.json": lock()})).runtime.environment == {}
 

@@ -26,9 +26,14 @@ _SKIPPED = (
     "sonar.skip", "dependency-check.skip", "skipITs",
 )  # fmt: skip
 """What checks or describes the sources and does not change the jar: a developer's build and the line's scan do that."""
+_QUARKUS = "io/quarkus/quarkus-core/"
+_QUARKUS_NOTE = (
+    "Quarkus generates classes in several threads: unless its release orders them, two builds of one commit differ in "
+    "them, and so do the images' digests."
+)
 _FRAMEWORKS = (
     ("org/springframework/boot/spring-boot/", "SERVER_PORT"),
-    ("io/quarkus/quarkus-core/", "QUARKUS_HTTP_PORT"),
+    (_QUARKUS, "QUARKUS_HTTP_PORT"),
     ("io/micronaut/micronaut-http-server/", "MICRONAUT_SERVER_PORT"),
 )
 """Frameworks that replace `${PORT:8080}` in their own settings, and the variable that holds their port."""
@@ -89,6 +94,8 @@ class Java:
         if text is None:
             return _unlocked(project, poms, version)
         files = parse_maven_lock(text)
+        if any(file.path.startswith(_QUARKUS) for file in files):
+            notes += (_QUARKUS_NOTE,)
         line = _files(project, poms, files)
         return Plan(
             language=self.name,
