@@ -20,6 +20,7 @@ from sekisho.images import docker_archive
 PORT = 5599
 _BASES = {"node": ("node-build",), "go": ("go-build",), "python": (), "static": ()}
 _SECONDS = 1800
+_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,18 @@ class Peer:
             docker_archive(name, archive, tag=f"sekisho/{name}:latest")
             self._docker("load", "--input", str(archive))
             archive.unlink()
+        for name in ("debian:12", *(f"sekisho/{name}" for language in languages for name in _BASES[language])):
+            self._trust(name)
+
+    def _trust(self, image: str) -> None:
+        """Let an image's tools believe what this machine believes: an index may stand behind a company's authority."""
+        context = self.folder / "trust"
+        context.mkdir(exist_ok=True)
+        shutil.copyfile(_AUTHORITIES, context / "machine.crt")
+        names = ("SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS")
+        settings = " ".join(f"{name}=/etc/machine.crt" for name in names)
+        (context / "Dockerfile").write_text(f"FROM {image}\nCOPY machine.crt /etc/machine.crt\nENV {settings}\n")
+        self._docker("build", "--tag", image, str(context))
 
     def _tag(self, language: str) -> str:
         return f"127.0.0.1:{PORT}/bench/{language}:latest"
@@ -79,7 +92,7 @@ class Peer:
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "DOCKER_BUILDKIT": "0"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS)
         if done.returncode:
-            raise SystemExit(f"docker {arguments[0]} failed: {(done.stderr or done.stdout)[-2000:]}")
+            raise SystemExit(f"docker {arguments[0]} failed: {(done.stdout + done.stderr)[-2000:]}")
 
 
 @contextmanager
@@ -117,4 +130,5 @@ def running(folder: Path) -> Iterator[Peer]:
             process.send_signal(signal.SIGTERM)
         for process in processes:
             process.wait(timeout=60)
+        subprocess.run(["umount", "--lazy", str(folder / "exec/netns/default")], check=False, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
