@@ -137,9 +137,10 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
             lambda built: " ".join((f"{built.language} on {built.base}, {built.digest}", *built.notes)),
         )
         reference = image.reference if image else f"registry.sekisho.internal/apps/{app}@{_UNBUILT}"
+        launcher = image.launcher if image else ()
         manifests = await told.stage(
             "render",
-            lambda: _timed(lambda: _render(workload(folder, revision), app, reference)),
+            lambda: _timed(lambda: _render(workload(folder, revision), app, reference, launcher)),
             lambda rendered: f"{len(rendered.objects)} objects, {rendered.identity()}",
         )
     if revision is not None and image is not None and manifests is not None:
@@ -184,7 +185,7 @@ def _fetch(gate: Gatekeeper, app: str, commit: str, branch: str, folder: Path) -
     return found.model_copy(update={"path": locate(folder, app)})
 
 
-def _render(folder: Path, app: str, image: str) -> Manifests:
+def _render(folder: Path, app: str, image: str, launcher: tuple[str, ...]) -> Manifests:
     score = folder / "score.yaml"
     if not score.is_file() or score.is_symlink():
         raise Refusal(
@@ -192,7 +193,7 @@ def _render(folder: Path, app: str, image: str) -> Manifests:
             where="score.yaml",
             remedy="Add one that says what your workload is and needs; docs/getting-started.md has one to copy.",
         )
-    return render(score.read_bytes(), app=app, image=image, read=reader(folder))
+    return render(score.read_bytes(), app=app, image=image, launcher=launcher, read=reader(folder))
 
 
 def _after(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:

@@ -55,13 +55,23 @@ _POD_SECURITY = {
 }
 
 
-def render(score: bytes, *, app: str, image: str, where: str = "score.yaml", read: Read | None = None) -> Manifests:
+def render(
+    score: bytes,
+    *,
+    app: str,
+    image: str,
+    launcher: tuple[str, ...] = (),
+    where: str = "score.yaml",
+    read: Read | None = None,
+) -> Manifests:
     """Render a Score file to objects without a namespace.
 
     Args:
         score: the bytes of score.yaml.
         app: the app's name; must be the file's metadata.name.
         image: reference of the built image, `registry.sekisho.internal/...@sha256:...`; stands where the file says `.`.
+        launcher: what that image puts in front of every command (`Image.launcher`); a container's own command stands
+            behind it as well, although Kubernetes' `command` replaces an image's entrypoint.
         where: the file's name in messages.
         read: reads what `source:` names beside score.yaml (`sekisho.score.reader`); without it such files are refused.
 
@@ -71,16 +81,17 @@ def render(score: bytes, *, app: str, image: str, where: str = "score.yaml", rea
     """
     if not _PINNED.fullmatch(image):
         raise Refusal(f"The image {image[:200]!r} is not a digest of {IMAGE_HOST}.")
-    return _Render(load_score(score, where, read), app, image).manifests()
+    return _Render(load_score(score, where, read), app, image, launcher).manifests()
 
 
 class _Render:
     """One rendering; gathers all problems before it refuses."""
 
-    def __init__(self, workload: Workload, app: str, image: str) -> None:
+    def __init__(self, workload: Workload, app: str, image: str, launcher: tuple[str, ...]) -> None:
         self.workload = workload
         self.app = app
         self.image = image
+        self.launcher = launcher
         self.problems: list[Problem] = []
         self.labels = {"app.kubernetes.io/managed-by": "sekisho", "app.kubernetes.io/name": app}
 
@@ -248,7 +259,7 @@ class _Render:
     def _container(self, container: Container, *, alone: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {"name": container.name, "image": self._image(container)}
         if container.command:
-            found["command"] = list(container.command)
+            found["command"] = [*(self.launcher if container.image == "." else ()), *container.command]
         if container.args:
             found["args"] = list(container.args)
         if env := self._environment(container):

@@ -81,6 +81,9 @@ class Image(Document):
     """Where `locked` comes from: a lock file of the commit, one that the line resolved, or the build's own list."""
     notes: tuple[str, ...] = ()
     """What people should know about how it was made, one sentence each; said with every verdict."""
+    launcher: tuple[str, ...] = ()
+    """What its standard image puts in front of every command, also of one that score.yaml names: a small init, which
+    is process 1 in the workload's place and passes signals on."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -90,6 +93,8 @@ class Image(Document):
             value.pop("lock", None)
         if not self.notes:
             value.pop("notes", None)
+        if not self.launcher:
+            value.pop("launcher", None)
         return value
 
     @property

@@ -160,6 +160,7 @@ class Builder:
             locked=locked,
             lock="listed" if planned.plan.listed_by else "committed",
             notes=planned.notes,
+            launcher=self.known_base(planned.run).launcher,
         )
 
     def compose(

@@ -3,8 +3,10 @@
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
@@ -120,8 +122,38 @@ def test_the_scanner_sees_a_distilled_image_and_the_archive_in_it(lock, registry
 def test_a_distilled_image_holds_its_packages_and_nothing_to_start_a_shell_with():
     tree = {entry[0]: entry for entry in json.loads((open_layout("node").root / "tree.json").read_text())}
     programs = [path for path, kind, *_ in tree.values() if kind != "directory" and "bin/" in path]
-    assert programs == ["usr/local/bin/node", "usr/local/node/bin/node"]
+    assert programs == ["usr/bin/catatonit", "usr/local/bin/node", "usr/local/node/bin/node"]
     assert {"etc/passwd", "etc/ssl/certs/ca-certificates.crt", "usr/share/zoneinfo/Europe/Berlin"} <= set(tree)
+
+
+PROGRAMS = {
+    "python": ("python3", "-c", "import time; print('up', flush=True); time.sleep(600)"),
+    "node": ("node", "-e", "console.log('up'); setInterval(() => {}, 1000)"),
+}
+
+
+@pytest.mark.usefixtures("lock")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_without_a_handler_ends_by_sigterm(name, tmp_path):
+    """As process 1 it would not see the signal at all; a stop would last until somebody kills it."""
+    layout, root = open_layout(name), tmp_path / "root"
+    blobs = {item.digest: layout.root / "blobs" / "sha256" / item.digest.removeprefix("sha256:")
+             for item in (layout.parts.config, *layout.parts.layers)}  # fmt: skip
+    for layer in layout.parts.layers:
+        with tarfile.open(blobs[layer.digest]) as tar:
+            tar.extractall(root, filter="tar")
+    root.chmod(0o755)
+    launcher = json.loads(blobs[layout.parts.config.digest].read_text())["config"]["Entrypoint"]
+    command = ["unshare", "--pid", "--fork", "--kill-child", "chroot", "--userspec=10001:10001", str(root), *launcher,
+               *PROGRAMS[name]]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "up\n"
+            (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(first), signal.SIGTERM)
+            assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
 
 
 def test_the_scanner_uses_the_sample_and_finds_the_example_of_a_refused_push(registry, tmp_path):

@@ -73,6 +73,18 @@ def refused(document: dict[str, Any]) -> list[tuple[str, str]]:
     return [(problem.pointer, problem.remedy) for problem in caught.value.problems]
 
 
+def test_a_command_of_the_workloads_own_stands_behind_the_launcher_of_its_image() -> None:
+    """Kubernetes' command replaces an image's entrypoint: without this the program would be process 1 again."""
+    launcher = ("/usr/bin/catatonit", "--")
+    document = score({"command": ["serve"], "args": ["--port", "80"]})
+    document["containers"]["proxy"] = {"image": GUARD, "command": ["guard"]}
+    spec = rendered(document, launcher=launcher)["Deployment/shop"]["spec"]["template"]["spec"]
+    said = {container["name"]: (container.get("command"), container.get("args")) for container in spec["containers"]}
+    assert said == {"web": ([*launcher, "serve"], ["--port", "80"]), "proxy": (["guard"], None)}
+    (plain,) = rendered(score(), launcher=launcher)["Deployment/shop"]["spec"]["template"]["spec"]["containers"]
+    assert "command" not in plain
+
+
 # -- the whole ------------------------------------------------------------------------------------------------------
 
 
