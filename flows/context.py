@@ -35,7 +35,6 @@ from stages.scan import ScanStage
 from stages.seal import SealStage
 from stages.standards import Signers, StandardsStage
 
-BUILDER_ID = "https://sekisho.dev/builders/embedded-unhosted/v1"
 """The embedded builder runs on a laptop: SLSA Build L1, by its own name, never to be mistaken for a build cluster's."""
 
 
@@ -118,6 +117,7 @@ def gatekeeper() -> Gatekeeper:
     registry = Registry(f"http://127.0.0.1:{Port.REGISTRY_WRITE}")
     trust = load_trust(home.trust / "root.json")
     rules = load_rules(home.policies)
+    who = rules.builds.builder
     verifier = FileSigner.load(home.keys / "verifier.pem", "verifier")
     signer = FileSigner.load(home.keys / "builder.pem", "builder")
     scanner = FileSigner.load(home.keys / "scanner.pem", "scanner")
@@ -134,10 +134,10 @@ def gatekeeper() -> Gatekeeper:
         commits=CommitBook(home.state / "commits", events),
         feed=FeedStore(home.state / "feed.jsonl"),
         progress=ProgressStore(home.state / "progress.jsonl"),
-        build=BuildStage(builder(home, registry, rules, standards.cleared), signer, builder_id=BUILDER_ID),
+        build=BuildStage(builder(home, registry, rules, standards.cleared), signer, builder_id=who.id),
         scan=ScanStage(registry, scanner, cache=home.cache / "trivy"),
         judge=JudgeStage(registry, verifier, policies=rules.policies, limits=rules.limits, standard=rules.standard),
-        seal=SealStage(registry, trust, verifier),
+        seal=SealStage(registry, trust, verifier, levels=(f"SLSA_BUILD_LEVEL_{who.level}",)),
         policy=rules.policies.digest,
         limits=rules.limits,
         standard=rules.standard,
