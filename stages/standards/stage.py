@@ -14,7 +14,7 @@ from typing import Final
 from packageurl import PackageURL
 
 from sekisho.canonical import Digest, digest_of_json, hex_of
-from sekisho.errors import PermanentError, TemporaryError
+from sekisho.errors import Held, PermanentError, TemporaryError
 from sekisho.evidence import attach_statement
 from sekisho.keys import Signer
 from sekisho.limits import Limits
@@ -138,7 +138,7 @@ class StandardsStage:
 
         Raises:
             TemporaryError: it is being judged.
-            PermanentError: it has not passed, and whose it is to mend.
+            Held: it has not passed, and whose it is to mend.
         """
         verdict = self._remembered(image)
         if verdict is None:
@@ -336,14 +336,15 @@ def waiver_name(name: str) -> str:
     return f"standard-{name}"
 
 
-def _refused(spec: StandardSpec, verdict: StandardVerdict) -> PermanentError:
+def _refused(spec: StandardSpec, verdict: StandardVerdict) -> Held:
     failures = verdict.failures
     shown = "; ".join(reason.message for reason in failures[:_SHOWN])
     more = f"; and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
-    return PermanentError(
+    return Held(
         f"The standard image {spec.name} has not passed its own gate: {shown}{more}",
         where=f"standard/{spec.name}@{verdict.image}",
-        remedy=f"The {spec.owner} mends the image (`sekisho images` shows all); nothing is to be done in the workload.",
+        remedy=f"The {spec.owner} mends the image (`sekisho images {spec.name}` shows how far it is); nothing is to be "
+        "done in the workload.",
     )
 
 

@@ -17,6 +17,7 @@ from flows.build_zone import BuildZone, Push, in_order
 from flows.commits import CommitBook
 from flows.events import EventLog
 from sekisho.canonical import Digest, digest_of
+from sekisho.errors import Held
 from sekisho.feed import CommitRecord, FeedStore
 from sekisho.model import Image, Release, Result, Revision, Verdict
 
@@ -51,6 +52,7 @@ class Line:
         self.limits = SimpleNamespace(releases=lambda branch: branch == "main")
         self.judged: list[tuple[str, str, str]] = []
         self.faults: set[str] = set()
+        self.held: set[str] = set()
         self.mute: set[str] = set()
         self.gates: dict[str, asyncio.Event] = {}
         monkeypatch.setattr(build_zone, "gatekeeper", lambda: self)
@@ -88,6 +90,8 @@ class Line:
             await self.gates[commit].wait()
         if commit in self.faults:
             raise RuntimeError("a stage stumbles")
+        if commit in self.held:
+            raise Held("The standard image python has not passed.", remedy="The platform team mends the image.")
         if commit in self.mute:
             return
         verdict = Verdict(app=app, commit=commit, result=Result.PASSED, policy=POLICY, reasons=())
@@ -181,6 +185,25 @@ def test_a_commit_that_the_line_stumbles_over_keeps_nobody_waiting(line: Line) -
 
     asyncio.run(run())
     assert [line.state(number, app=app) for number, app in ((1, "a"), (2, "b"), (3, "c"))] == ["passed"] * 3
+
+
+def test_what_others_have_to_mend_is_told_so_nobody_waits_for_it_and_it_is_judged_by_itself(line: Line) -> None:
+    line.held.add(commit(1))
+
+    async def run() -> None:
+        line.zone.take(line.push(1))
+        # The stream that the push shows ends by itself, long before its time is up.
+        told = [event async for event in line.events.follow("shop", commit(1), seconds=60.0) if event]
+        assert (told[-1]["state"], told[-1]["last"]) == ("held", True)
+        said = " ".join(told[-1]["text"])
+        for words in ("not for you to mend", "has not passed", "The platform team mends", "judged by itself"):
+            assert words in said
+        assert "fault" not in said
+        line.held.clear()
+        await line.settled()
+
+    asyncio.run(run())
+    assert line.state(1) == "passed"
 
 
 def test_a_fix_overtakes_the_commit_that_the_line_stumbles_over(line: Line) -> None:

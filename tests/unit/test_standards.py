@@ -15,7 +15,7 @@ from sekisho.advisories import push_database
 from sekisho.builds import BuildRules
 from sekisho.canonical import Digest, digest_of
 from sekisho.cli import main as cli
-from sekisho.errors import PermanentError, TemporaryError, VerificationError
+from sekisho.errors import Held, PermanentError, TemporaryError, VerificationError
 from sekisho.evidence import find_statements
 from sekisho.feed import FeedStore, create_feed_app
 from sekisho.keys import FileSigner, Role, TrustRoot, trusted_key
@@ -164,9 +164,7 @@ def test_a_planted_advisory_refuses_the_image_and_a_fresh_database_clears_it(wor
     assert [waiting.name for waiting in stage.pending()] == ["tool"]
     verdict = run_stage(stage, image).value
     assert (verdict.result, verdict.findings) == (Result.FAILED, {"CRITICAL": 1})
-    with pytest.raises(
-        PermanentError, match=r"has not passed its own gate: CRITICAL CVE-2000-0001 in libold1"
-    ) as caught:
+    with pytest.raises(Held, match=r"has not passed its own gate: CRITICAL CVE-2000-0001 in libold1") as caught:
         stage.cleared(image)
     assert "platform team" in caught.value.remedy
     assert not stage.passed(image)
@@ -278,7 +276,7 @@ def test_a_builder_asks_before_it_reads_an_image_and_each_time(world: World, tmp
     world.advise(BAD)
     world.time += 60
     run_stage(stage, image)
-    with pytest.raises(PermanentError, match="has not passed its own gate"):
+    with pytest.raises(Held, match="has not passed its own gate"):
         builder.base(image)
 
 
