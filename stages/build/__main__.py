@@ -31,6 +31,8 @@ from stages.build.compose import Origin
 from stages.build.image import Builder, Built
 from stages.build.indexes import Indexes
 from stages.build.resolver import Resolver
+from stages.build.sandbox import Command
+from stages.build.steps import needed
 from stages.trees import check_name
 
 _TIME = 1_700_000_000
@@ -63,6 +65,20 @@ class Bench:
             SekishoError: as the line would say it.
         """
         return call_in(namespace(Zone.BUILD), lambda: self._build(folder.resolve(), name or folder.name, resolved))
+
+    def idle(self, built: Built) -> float:
+        """Return the seconds of a container that does nothing, in the image in which something was built."""
+        tools = needed(built.planned.tools)
+
+        def run() -> float:
+            with tempfile.TemporaryDirectory(dir=self._builder.work, prefix="idle-") as scratch:
+                start = time.monotonic()
+                self._builder.sandbox.run(
+                    self._builder.base(tools), tools.repository, Command(("true",)), Path(scratch) / "output.tar"
+                )
+                return time.monotonic() - start
+
+        return call_in(namespace(Zone.BUILD), run)
 
     def _build(self, folder: Path, name: str, resolved: Mapping[str, bytes]) -> tuple[Built, float]:
         builder = self._builder
