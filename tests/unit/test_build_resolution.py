@@ -24,6 +24,7 @@ from sekisho.registry import Registry
 from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE
 from stages.build import BuildInput, BuildStage
+from stages.build.__main__ import write_locks
 from stages.build.language import Plan, Step, Unlocked
 from stages.build.planning import Unresolved
 from stages.build.project import Project
@@ -163,6 +164,15 @@ def test_a_later_commit_takes_the_record_while_its_manifests_are_the_same_and_no
 
 def _shown(image: Any) -> str:
     return str(image.notes[0].partition("(")[2].partition(")")[0])
+
+
+def test_a_lock_is_written_where_nothing_is_and_never_through_a_link(tmp_path: Path) -> None:
+    write_locks(tmp_path, {"maven.lock.json": b"{}"})
+    assert (tmp_path / "maven.lock.json").read_bytes() == b"{}"
+    (tmp_path / "uv.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refusal, match=r"There is a uv\.lock"):
+        write_locks(tmp_path, {"uv.lock": b"x"})
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_policy_may_refuse(bench: Bench) -> None:
