@@ -64,7 +64,6 @@ class BuildZone:
         self._last: dict[tuple[str, str], str] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._apps: dict[str, asyncio.Lock] = {}
-        self._wake = asyncio.Event()
         self._rebases = RebaseBook(self.gate.home.state / "rebases")
         self._rebasing: dict[tuple[str, str], Rebase] = {}
         self._releases: dict[str, Release] = {}

@@ -21,7 +21,7 @@ from flows.context import Gatekeeper, gatekeeper
 from flows.glue import alive, in_markdown, leave_artifact, step
 from sekisho.errors import Refusal, SekishoError
 from sekisho.model import Image, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
-from sekisho.score import reader
+from sekisho.score import read_score, reader
 from sekisho.stage import Outcome, run_stage
 from sekisho.verdict_text import verdict_lines
 from stages.build import BuildInput
@@ -186,14 +186,7 @@ def _fetch(gate: Gatekeeper, app: str, commit: str, branch: str, folder: Path) -
 
 
 def _render(folder: Path, app: str, image: str, launcher: tuple[str, ...]) -> Manifests:
-    score = folder / "score.yaml"
-    if not score.is_file() or score.is_symlink():
-        raise Refusal(
-            "The commit has no score.yaml.",
-            where="score.yaml",
-            remedy="Add one that says what your workload is and needs; docs/getting-started.md has one to copy.",
-        )
-    return render(score.read_bytes(), app=app, image=image, launcher=launcher, read=reader(folder))
+    return render(read_score(folder), app=app, image=image, launcher=launcher, read=reader(folder))
 
 
 def _after(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:

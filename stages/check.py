@@ -27,11 +27,9 @@ from sekisho.verdict_text import verdict_lines
 from stages.judge import Rules, load_rules, reasons_of
 from stages.judge_rules import finding_reasons, reason, workload_reasons
 
-SCORE = "score.yaml"
 WORKING_COPY = "working copy"
 """Stands where a verdict names its commit."""
 
-_SCORE_LIMIT = 1 << 20
 _PLACEHOLDER = digest_of(b"sekisho check: the image is built by the gate")
 
 
@@ -100,12 +98,12 @@ def _refusals(stage: str, reasons: list[Reason]) -> Iterator[None]:
 
 
 def _rendered(tree: Path, reasons: list[Reason]) -> tuple[str, Manifests | None]:
-    from sekisho.score import load_score, reader  # noqa: PLC0415 - `--help` answers without it
+    from sekisho.score import SCORE, load_score, read_score, reader  # noqa: PLC0415 - `--help` answers without it
     from stages.render import render  # noqa: PLC0415
 
     app = tree.resolve().name
     with _refusals("render", reasons):
-        data = _score(tree)
+        data = read_score(tree)
         # The repository's name is not known here; the file's own name stands for it.
         read = reader(tree)
         app = load_score(data, SCORE, read).name
@@ -113,18 +111,6 @@ def _rendered(tree: Path, reasons: list[Reason]) -> tuple[str, Manifests | None]
         reasons.append(reason("render/score", "pass", f"{SCORE} is valid.", stage="render"))
         return app, manifests
     return app, None
-
-
-def _score(tree: Path) -> bytes:
-    path = tree / SCORE
-    if path.is_symlink() or not path.is_file():
-        raise Refusal(
-            f"There is no {SCORE}.",
-            where=SCORE,
-            remedy="Add one that says what your workload is and needs; docs/policies.md shows one.",
-        )
-    with path.open("rb") as file:
-        return file.read(_SCORE_LIMIT + 1)
 
 
 def _look(tree: Path, rules: Rules, reasons: list[Reason]) -> None:

@@ -7,6 +7,11 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from sekisho.errors import Refusal
+
+SCORE = "score.yaml"
+_SCORE_LIMIT = 1 << 20
+
 MAX_FILE = 1 << 20
 """A ConfigMap holds no more (Kubernetes, MaxSecretSize)."""
 
@@ -16,6 +21,23 @@ Read = Callable[[str], bytes]
 
 class FileError(ValueError):
     """A file cannot be read; the message says why, for the developer."""
+
+
+def read_score(folder: Path) -> bytes:
+    """Return the bytes of a folder's score.yaml, cut one byte after the most that is read of it.
+
+    Raises:
+        Refusal: there is none; a link is none.
+    """
+    path = folder / SCORE
+    if path.is_symlink() or not path.is_file():
+        raise Refusal(
+            f"There is no {SCORE}.",
+            where=SCORE,
+            remedy="Add one that says what your workload is and needs; docs/getting-started.md has one to copy.",
+        )
+    with path.open("rb") as file:
+        return file.read(_SCORE_LIMIT + 1)
 
 
 def reader(folder: Path) -> Read:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sekisho.errors import Refusal
+from sekisho.score.files import SCORE
 from sekisho.score.source import read_document
 from stages.build.language import Plan
 from stages.build.project import Project
 
-SCORE = "score.yaml"
 _OWN_IMAGE = "."
 _SCORE_LIMIT = 1 << 20
 

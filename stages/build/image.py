@@ -10,11 +10,11 @@ from pathlib import Path
 
 from sekisho.builds import BuildRules
 from sekisho.canonical import Digest
-from sekisho.errors import PermanentError
 from sekisho.model import Image, Layer, StandardImage
-from sekisho.oci import OCI_MANIFEST, Manifest
+from sekisho.oci import OCI_MANIFEST
 from sekisho.registry import Registry
-from stages.build.compose import Base, Origin, Runtime, base_layers, image_config, image_manifest, read_base
+from stages.build.bases import load_base
+from stages.build.compose import Base, Origin, Runtime, base_layers, image_config, image_manifest
 from stages.build.disk import full_disk_said
 from stages.build.language import Language
 from stages.build.languages import LANGUAGES
@@ -25,8 +25,6 @@ from stages.build.resolution import Resolve, Resolved, resolve
 from stages.build.sandbox import Sandbox
 from stages.build.steps import Job, Made, Workshop
 from stages.build.store import Store
-
-_CONFIG_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -193,20 +191,8 @@ class Builder:
             PermanentError: it is not there, or is not whole.
         """
         if image.digest not in self._bases:
-            self._bases[image.digest] = self._read_base(image)
+            self._bases[image.digest] = load_base(self.registry, image)
         return self._bases[image.digest]
-
-    def _read_base(self, image: StandardImage) -> Base:
-        raw = self.registry.get_manifest(image.repository, image.digest)
-        if raw is None:
-            raise PermanentError(
-                f"The standard image {image.name} is not in the zone's registry.",
-                where=f"{image.repository}@{image.digest}",
-                remedy="Make or mirror the standard images again: sekisho up does.",
-            )
-        manifest = Manifest.parse(raw.data, where=image.repository)
-        config = self.registry.get_blob(image.repository, Digest(manifest.config.digest), limit=_CONFIG_LIMIT)
-        return read_base(image.name, image.digest, manifest, config)
 
     def _mount(self, repository: str, digest: Digest, size: int, source: str) -> None:
         if self.registry.has_blob(repository, digest) or self.registry.mount_blob(repository, digest, source):

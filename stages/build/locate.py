@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 
 from sekisho.errors import Refusal
+from sekisho.score.files import SCORE
 
-SCORE = "score.yaml"
 TOP = "."
 _DEPTH = 4
 _LIMIT = 1 << 20

@@ -14,11 +14,10 @@ from sekisho.errors import PermanentError, Refusal, SekishoError, TemporaryError
 from sekisho.kube import Kube
 from sekisho.kube_forward import Dialer
 from sekisho.model import Binding, Image
-from sekisho.score import load_score, reader
+from sekisho.score import SCORE, load_score, read_score, reader
 from sekisho.standard import load_standard
 from sekisho.vault import FileVault
 from stages.bind import Services, meet
-from stages.build.commands import SCORE
 from stages.dev.caretaker import Caretaker
 from stages.dev.cluster import Cluster
 from stages.dev.forward import Forward, listen
@@ -33,8 +32,6 @@ from stages.dev.screen import Screen
 from stages.dev.workcopy import Copy
 from stages.render import render
 
-_SCORE_LIMIT = 1 << 20
-
 
 def app_of(folder: Path) -> str:
     """Return the name of the app in a folder, as its score.yaml says.
@@ -42,19 +39,7 @@ def app_of(folder: Path) -> str:
     Raises:
         Refusal: there is no score.yaml, or it is not valid.
     """
-    return load_score(_score(folder), SCORE, reader(folder)).name
-
-
-def _score(folder: Path) -> bytes:
-    path = folder / SCORE
-    if path.is_symlink() or not path.is_file():
-        raise Refusal(
-            f"There is no {SCORE}.",
-            where=SCORE,
-            remedy="Add one that says what your workload is and needs; docs/policies.md shows one.",
-        )
-    with path.open("rb") as file:
-        return file.read(_SCORE_LIMIT + 1)
+    return load_score(read_score(folder), SCORE, reader(folder)).name
 
 
 class Session:
@@ -130,7 +115,7 @@ class Session:
         Raises:
             Refusal: score.yaml is not valid, was renamed, or needs what the dev zone does not offer.
         """
-        data = _score(self.copy.folder)
+        data = read_score(self.copy.folder)
         read = reader(self.copy.folder)
         name = load_score(data, SCORE, read).name
         if name != self.app:

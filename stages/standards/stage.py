@@ -19,13 +19,13 @@ from sekisho.evidence import attach_statement
 from sekisho.keys import Signer
 from sekisho.limits import Limits
 from sekisho.model import IMAGE_HOST, Image, Result, Scan, StandardImage
-from sekisho.oci import Manifest
 from sekisho.records import get_record, put_record
 from sekisho.registry import Registry
 from sekisho.standard import LockEntry, StandardImages, StandardSpec
 from sekisho.statements import PROVENANCE, SBOM, SCAN, Statement, Subject
 from sekisho.tools import trivy as find_trivy
-from stages.build.compose import base_layers, read_base
+from stages.build.bases import load_base
+from stages.build.compose import base_layers
 from stages.judge_rules import scan_reasons, standard_reasons
 from stages.scan import parse
 from stages.scan.database import current_digest, ensure_database
@@ -39,7 +39,6 @@ RECIPE: Final = "sekisho-standards/1"
 
 _SEEN_BY_SCANNER = frozenset({"npm", "pypi"})
 """Kinds of archives that the scanner finds again in an image, by the metadata that they bring along."""
-_CONFIG_LIMIT = 1 << 20
 _MEMORY_SECONDS = 30.0
 _AGAIN_SECONDS = 5.0
 _SHOWN = 3
@@ -275,15 +274,7 @@ class StandardsStage:
 
     def _image(self, subject: StandardImage) -> Image:
         """Return a standard image as the scanner sees it: all of its layers are the platform's."""
-        raw = self._registry.get_manifest(subject.repository, subject.digest)
-        if raw is None:
-            raise PermanentError(
-                f"The standard image {subject.name} is not in the zone's registry.",
-                where=f"{subject.repository}@{subject.digest}",
-                remedy="Make or mirror the standard images again: sekisho up does.",
-            )
-        manifest = Manifest.parse(raw.data, where=subject.repository)
-        config = self._registry.get_blob(subject.repository, Digest(manifest.config.digest), limit=_CONFIG_LIMIT)
+        base = load_base(self._registry, subject)
         purls = tuple(item.purl for item in self._entry(subject).archives)
         return Image(
             repository=subject.repository,
@@ -291,7 +282,7 @@ class StandardsStage:
             language=self._standard.spec(subject.name).language,
             base=subject.name,
             base_digest=subject.digest,
-            layers=base_layers(read_base(subject.name, subject.digest, manifest, config)),
+            layers=base_layers(base),
             locked=tuple(sorted({purl for purl in purls if PackageURL.from_string(purl).type in _SEEN_BY_SCANNER})),
         )
 

@@ -29,6 +29,9 @@ from stages.build.sandbox import Command
 from stages.build.steps import Job, Made, Workshop
 from stages.build.store import Store
 
+Make = Callable[[Mapping[str, str]], Project]
+"""Writes files by path and returns the folder as a project; see the fixture `make`."""
+
 TOOLS = StandardImage(name="plain-build", digest="sha256:" + "b" * 64, repository="standard/plain-build")
 START = Runtime(("run",), "/app", {"MODE": "x"})
 

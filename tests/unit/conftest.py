@@ -9,13 +9,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from build_cases import Make
 
 from sekisho import zones
 from sekisho.canonical import Digest, canonical, digest_of, digest_of_json
@@ -40,6 +41,7 @@ from sekisho.receipts import receipt_statement
 from sekisho.registry import Registry
 from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE, SBOM, SCAN, Statement, Subject
+from stages.build.project import Project
 from stages.seal import SealInput, SealStage
 
 CONFIG = """\
@@ -256,6 +258,21 @@ def trust(signers: dict[str, FileSigner]) -> TrustRoot:
             if name != "stranger"
         )
     )
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Write a workload's files into a folder, and return it as a project."""
+
+    def write(files: Mapping[str, str]) -> Project:
+        root = tmp_path / "shop"
+        for name, text in files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return Project(root)
+
+    return write
 
 
 @pytest.fixture

@@ -198,10 +198,10 @@ def test_saves_are_noticed_and_caches_are_not(source: Path) -> None:
 def test_what_editors_and_tools_write_beside_is_no_save(name: str) -> None:
     from watchfiles import Change
 
-    assert _Filter()(Change.modified, f"/work/app/{name}") is False
+    assert _Filter()(Change.modified, f"/home/dev/app/{name}") is False
 
 
 def test_any_other_file_is_a_save() -> None:
     from watchfiles import Change
 
-    assert all(_Filter()(Change.modified, f"/work/app/{name}") for name in ("web.py", "Procfile", "static/a.css"))
+    assert all(_Filter()(Change.modified, f"/home/dev/app/{name}") for name in ("web.py", "Procfile", "static/a.css"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from build_cases import Make
 
 from sekisho.errors import Refusal
 from stages.build.language import SOURCE, Artifact, Plan, Unlocked
@@ -27,21 +28,6 @@ CHI = "github.com/go-chi/chi/v5"
 CHI_MOD = f"{MOD}\nrequire {CHI} v5.2.0\n"
 CHI_SUM = f"{CHI} v5.2.0 h1:{HASH}\n{CHI} v5.2.0/go.mod h1:{HASH}\n"
 CHI_MAIN = f'package main\n\nimport (\n\t"net/http"\n\t"{CHI}/middleware"\n)\n\nfunc main() {{}}\n'
-
-Make = Callable[[Mapping[str, str]], Project]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Make:
-    def write(files: Mapping[str, str]) -> Project:
-        root = tmp_path / "tree"
-        for name, text in files.items():
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        return Project(root)
-
-    return write
 
 
 def plan(project: Project) -> Plan:

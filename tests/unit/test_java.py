@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from build_cases import Make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,21 +22,6 @@ from stages.build.project import Project
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "chaya"
 OFFERED = ("17",)
 SUM = "ab" * 32
-
-Make = Callable[[Mapping[str, str]], Project]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Make:
-    def write(files: Mapping[str, str]) -> Project:
-        root = tmp_path / "shop"
-        for name, text in files.items():
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        return Project(root)
-
-    return write
 
 
 def pom(inner: str = "", *, start: str = "") -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from build_cases import Make
 
 from sekisho.errors import Refusal
 from stages.build.language import Artifact, Plan, Unlocked
@@ -24,21 +24,6 @@ SUM = "ab" * 32
 PACKAGE = '[package]\nname = "app"\nversion = "1.2.3"\nedition = "2021"\n'
 CRATE = f'[[package]]\nname = "itoa"\nversion = "1.0.0"\nsource = "{INDEX}"\nchecksum = "{SUM}"\n'
 LOCK = 'version = 4\n[[package]]\nname = "app"\nversion = "1.2.3"\ndependencies = ["itoa"]\n' + CRATE
-
-Make = Callable[[Mapping[str, str]], Project]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Make:
-    def write(files: Mapping[str, str]) -> Project:
-        root = tmp_path / "shop"
-        for name, text in files.items():
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        return Project(root)
-
-    return write
 
 
 def plan(project: Project) -> Plan:
