@@ -313,7 +313,9 @@ class StandardsStage:
         reasons, notes = scan_reasons(
             waiver_name(subject.name), kept.scan, self._limits, at, base=subject.name, base_digest=subject.digest
         )
-        reasons = list(dict.fromkeys([*ends, *reasons]))
+        # Whatever is in a standard image is the platform's to mend, also what it brings along from elsewhere.
+        ours = [item.model_copy(update={"owner": "platform"}) if item.owner else item for item in (*ends, *reasons)]
+        reasons = list(dict.fromkeys(ours))
         known = Counter(str(item.severity) for item in kept.scan.findings if item.kind == "vulnerability")
         return StandardVerdict(
             name=subject.name,

@@ -11,7 +11,6 @@ from sekisho.canonical import Digest, digest_of
 from sekisho.errors import PermanentError, Refusal, VerificationError
 from sekisho.evidence import find_statements, load_statement
 from sekisho.keys import FileSigner, TrustRoot
-from sekisho.limits import Waiver
 from sekisho.model import (
     AdvisoryDatabase,
     Coverage,
@@ -32,6 +31,7 @@ from sekisho.stage import run_stage
 from sekisho.standard import LockEntry, StandardImages
 from sekisho.statements import SUMMARY, verify_statement
 from sekisho.verdict_text import short, verdict_lines
+from sekisho.waivers import Waiver
 from stages.judge import JudgeInput, JudgeStage, Rules, judge, load_rules, reasons_of
 from stages.render import render
 
