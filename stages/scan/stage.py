@@ -216,7 +216,8 @@ def scan_tree(
 def _findings(part: ImagePart, source: SourcePart, wrong: Sequence[Finding], image: Image) -> tuple[Finding, ...]:
     in_image = [item for item in part.findings if item.kind == "secret"]
     rest = [item for item in part.findings if item.kind != "secret"]
-    known = {_about(item) for item in rest if item.kind == "vulnerability"}
+    # What the standard image has and the lock file pins as well is two things, each with its owner.
+    known = {_about(item) for item in rest if item.kind == "vulnerability" and item.owner == "workload"}
     locked = [item for item in source.findings if item.kind != "vulnerability" or _about(item) not in known]
     return parse.merged(
         [

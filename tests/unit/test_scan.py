@@ -81,6 +81,18 @@ def test_everything_is_looked_at_and_each_finding_has_an_owner(world: World) -> 
     assert {kind: len(items) for kind, items in found.items()} == {SCAN: 1, SBOM: 1}
 
 
+def test_the_runtime_is_the_platforms_and_what_is_locked_the_workloads(world: World) -> None:
+    (world.tree / "requirements.txt").write_text("holey==1.0\nholey-not==1\n")
+    runtime = {f"usr/lib/python3/{name}": text for name, text in installed("holey", "1.0").items()}
+    scan = world.stage.perform(world.subject("scan-owners", {**BASE, **runtime}, {"app/x": "x"}))
+    found = {(item.where, item.owner) for item in scan.findings if item.package == "holey"}
+    assert found == {
+        ("usr/lib/python3/opt/deps/holey-1.0.dist-info/METADATA", "platform"),
+        ("requirements.txt", "workload"),
+    }
+    assert {item.purl for item in scan.findings if item.package == "holey"} == {"pkg:pypi/holey@1.0"}
+
+
 def test_what_was_locked_but_not_installed_and_an_unknown_system_have_not_been_scanned(world: World) -> None:
     subject = world.subject("scan-none", {"etc/os-release": "ID=weirdos\n"}, {"app/requirements.txt": "holey==1.0\n"},
                             locked=("pkg:pypi/holey@1.0",))  # fmt: skip
@@ -182,6 +194,7 @@ REPORT = 'for word; do case "$last" in --output) out="$word";; esac; last="$word
         pytest.param("exit 0", TemporaryError, id="says nothing"),
         pytest.param("kill -9 $$", TemporaryError, id="is killed"),
         pytest.param("echo 'FATAL dial tcp: connection refused' >&2; exit 1", TemporaryError, id="no registry"),
+        pytest.param("echo 'fatal error: runtime: out of memory' >&2; exit 2", TemporaryError, id="no memory"),
         pytest.param(f'{REPORT}; echo \'{{"SchemaVersion": 2, "Resu\' > "$out"', TemporaryError, id="is cut off"),
         pytest.param(f'{REPORT}; echo "{{}}" > "$out"', PermanentError, id="another form"),
         pytest.param(f'{REPORT}; echo \'{{"SchemaVersion": 2, "ArtifactType": "container_image"}}\' > "$out"',
