@@ -24,6 +24,8 @@ _ALLOWED_IN_SYSTEMS: Final = ("anaconda-log", "dist-info", "golang", "locale-dir
 are left to it in an image, whose packages come from public indexes; in a commit there are no such places."""
 
 _SECONDS = 240.0
+_GRACE = 5.0
+"""The scanner ends itself in time; what does not is ended."""
 _REPORT_LIMIT = 512 << 20
 _BUSY = ("connection refused", "timeout", "timed out", "connection reset", "no such host", "temporarily",
          "may be in use", "unexpected EOF", "context canceled", "context deadline exceeded",
@@ -65,7 +67,7 @@ def scan(
         try:
             done = subprocess.run(
                 command, cwd=folder, env=_environment(folder), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE, timeout=seconds + 5, check=False,
+                stderr=subprocess.PIPE, timeout=seconds + _GRACE, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise TemporaryError("The scanner did not end in time.", where=where, delay=10.0) from error

@@ -165,6 +165,7 @@ def waiver(**change: object) -> Waiver:
         ({"package": "pkg:npm/jinja2"}, JINJA, False),
         ({"package": "pkg:pypi/jinja2", "versions": ["2.10"]}, JINJA, True),
         ({"package": "pkg:pypi/jinja2"}, JINJA.model_copy(update={"purl": ""}), False),
+        ({"package": "pkg:pypi/jinja2"}, JINJA.model_copy(update={"purl": "no package URL"}), False),
         ({"package": "libssl3"}, SSL, True),
         ({"app": "", "base": "python", "package": "libssl3"}, SSL, True),
         ({"app": "", "base": "python", "package": "pkg:deb/debian/libssl3"}, SSL, True),

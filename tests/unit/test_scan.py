@@ -22,7 +22,7 @@ from sekisho.oci import OCI_MANIFEST, Descriptor, make_manifest
 from sekisho.stage import run_stage
 from sekisho.statements import SBOM, SCAN
 from sekisho.tools import trivy as find_trivy
-from stages.scan import ensure_database, parse, scan_tree
+from stages.scan import ensure_database, parse, scan_tree, trivy
 from stages.scan.sbom import components_of, make_sbom, sbom_bytes
 
 
@@ -194,6 +194,7 @@ REPORT = 'for word; do case "$last" in --output) out="$word";; esac; last="$word
         pytest.param("exit 0", TemporaryError, id="says nothing"),
         pytest.param("kill -9 $$", TemporaryError, id="is killed"),
         pytest.param("echo 'FATAL dial tcp: connection refused' >&2; exit 1", TemporaryError, id="no registry"),
+        pytest.param("echo 'write /x: no space left on device' >&2; exit 1", TemporaryError, id="no room"),
         pytest.param("echo 'fatal error: runtime: out of memory' >&2; exit 2", TemporaryError, id="no memory"),
         pytest.param(f'{REPORT}; echo \'{{"SchemaVersion": 2, "Resu\' > "$out"', TemporaryError, id="is cut off"),
         pytest.param(f'{REPORT}; echo "{{}}" > "$out"', PermanentError, id="another form"),
@@ -209,6 +210,13 @@ def test_a_scanner_that_breaks_is_never_an_empty_report(
     with pytest.raises(error):
         world.stage.perform(subject)
     assert world.stage.find(subject) is None
+
+
+def test_a_scanner_that_does_not_end_is_ended(world: World, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake("exec sleep 60")
+    monkeypatch.setattr(trivy, "_GRACE", 0.1)
+    with pytest.raises(TemporaryError, match="did not end in time"):
+        trivy.scan(world.folder / "fake-trivy", "fs", str(world.tree), (), cache=world.cache, seconds=0.1)
 
 
 def test_an_unknown_scanner_is_not_run(world: World, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,7 @@ def test_a_debian_package_is_denied_in_every_release() -> None:
         ("pkg:maven/org.acme/thing@1", ("maven", "org.acme:thing", "1")),
         ("pkg:deb/debian/libold1@1.0-1?arch=amd64&distro=debian-12", ("debian", "libold1", "1.0-1")),
         ("pkg:gem/rails@1", None),
+        ("no package URL", None),
     ],
 )
 def test_what_a_package_url_names(purl: str, identity: tuple[str, str, str] | None) -> None:

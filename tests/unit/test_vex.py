@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sekisho.errors import PermanentError
+from sekisho.limits import load_limits
 from sekisho.model import Finding, Severity
 from sekisho.policy import policy_digest
 from sekisho.vex import VexClaim, image_of, load_vex, weigh
@@ -237,3 +239,23 @@ def test_the_digest_of_the_policies_covers_each_document(tmp_path: Path) -> None
     one = policy_digest(folder(tmp_path, document()))
     assert policy_digest(folder(tmp_path, document(version=2))) != one
     assert policy_digest(folder(tmp_path, document(), INDEX.replace("2026-12-31", "2027-12-31"))) != one
+
+
+def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "scanning.md").read_text()
+    blocks = re.findall(r"^```(?:yaml|json)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (own,) = [block for block in blocks if "advisories/v1" in block]
+    (waivers,) = [block for block in blocks if "waivers/v1" in block]
+    (index,) = [block for block in blocks if "vex/v1" in block]
+    (statements,) = [block for block in blocks if "@context" in block]
+    (unfixed,) = [block for block in blocks if block.startswith("unfixed:")]
+    (tmp_path / "vex").mkdir()
+    rule = "unfixed: {platform: warn, workload: fail}\n"
+    limits = (Path(__file__).parents[2] / "policies" / "limits.yaml").read_text()
+    assert rule in limits
+    files = {"advisories.yaml": own, "waivers.yaml": waivers, "vex.yaml": index, "vex/shop.json": statements,
+             "limits.yaml": limits.replace(rule, unfixed)}  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    found = load_limits(tmp_path)
+    assert (len(found.waivers), len(found.vex), found.own_advisories) == (3, 1, True)
