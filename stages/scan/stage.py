@@ -185,7 +185,7 @@ class ScanStage:
         kept = get_record(self._registry, repository, _tag("scan-source", key), SourcePart)
         if kept is not None:
             return kept
-        part = scan_source(folder, means.binary, self._cache, means.database, means.own)
+        part = scan_source(folder, (means.binary, means.tool), self._cache, means.database, means.own)
         put_record(self._registry, repository, _tag("scan-source", key), part)
         return part
 
@@ -208,7 +208,7 @@ def scan_tree(
     cache.mkdir(parents=True, exist_ok=True)
     binary, tool = find_trivy()
     with ThreadPoolExecutor(2) as pool:
-        tree = pool.submit(scan_source, path.absolute(), binary, cache, database)
+        tree = pool.submit(scan_source, path.absolute(), (binary, tool), cache, database, committed=False)
         wrong = pool.submit(scan_manifests, binary, manifests, cache, tool) if manifests else None
         return parse.merged([*tree.result().findings, *(wrong.result() if wrong else ())])
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import pytest
-from scan_cases import BASE, TOKEN, World, find_scanner
+from scan_cases import BASE, TOKEN, World, count_runs, find_scanner
 from test_scan import image, report
 
+from sekisho.tools import trivy as find_trivy
 from stages.scan import parse, unseen
 from stages.scan.source import scan_source
 
@@ -46,15 +47,15 @@ def written(folder: Path, places: list[str], data: bytes = LINE.encode()) -> Pat
     return folder
 
 
-def found(folder: Path, cache: Path, scanner: Path) -> set[str]:
+def found(folder: Path, cache: Path, *, committed: bool = True) -> set[str]:
     cache.mkdir(exist_ok=True)
-    return {item.where for item in scan_source(folder, scanner, cache, None).secrets}
+    return {item.where for item in scan_source(folder, find_trivy(), cache, None, committed=committed).secrets}
 
 
-def test_no_name_of_a_file_hides_a_secret(tmp_path: Path, scanner: Path) -> None:
+def test_no_name_of_a_file_hides_a_secret(tmp_path: Path) -> None:
     tree = written(tmp_path / "tree", [*PLACES, *PASSED_OVER])
     (tree / "link.py").symlink_to("a.py")
-    assert found(tree, tmp_path / "cache", scanner) == {f"{place}:1" for place in (*PLACES, *PASSED_OVER)}
+    assert found(tree, tmp_path / "cache") == {f"{place}:1" for place in (*PLACES, *PASSED_OVER)}
 
 
 def test_what_is_laid_out_anew_is_what_the_scanner_passes_over() -> None:
@@ -62,9 +63,29 @@ def test_what_is_laid_out_anew_is_what_the_scanner_passes_over() -> None:
     assert [place for place in PASSED_OVER if not unseen.passed_over(PurePosixPath(place))] == []
 
 
-def test_a_text_in_utf_16_is_read_and_the_line_is_named(tmp_path: Path, scanner: Path) -> None:
+def test_a_text_in_utf_16_is_read_and_the_line_is_named(tmp_path: Path) -> None:
     tree = written(tmp_path / "tree", ["windows.txt"], f"one\r\n{LINE}".encode("utf-16"))
-    assert found(tree, tmp_path / "cache", scanner) == {"windows.txt:2"}
+    assert found(tree, tmp_path / "cache") == {"windows.txt:2"}
+
+
+def test_what_nobody_commits_is_not_searched_in_a_working_copy(tmp_path: Path) -> None:
+    tree = written(
+        tmp_path / "tree", ["node_modules/x/a.js", ".git/config", ".venv/a.svg", "package-lock.json", "a.svg"]
+    )
+    assert found(tree, tmp_path / "cache", committed=False) == {"package-lock.json:1", "a.svg:1"}
+
+
+def test_what_was_laid_out_before_is_not_scanned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = count_runs(tmp_path, monkeypatch)
+    tree = written(tmp_path / "tree", ["a.py", "yarn.lock"], b"nothing here\n")
+    assert found(tree, tmp_path / "cache") == set()
+    assert taken() == ["fs", "fs"]
+    written(tree, ["a.py"])
+    assert found(tree, tmp_path / "cache") == {"a.py:1"}
+    assert taken() == ["fs"]
+    written(tree, ["yarn.lock"])
+    assert found(tree, tmp_path / "cache") == {"a.py:1", "yarn.lock:1"}
+    assert taken() == ["fs", "fs"]
 
 
 def test_a_tree_without_such_files_is_read_once(tmp_path: Path) -> None:
