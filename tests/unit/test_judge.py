@@ -11,7 +11,6 @@ from sekisho.canonical import Digest, digest_of
 from sekisho.errors import PermanentError, Refusal, VerificationError
 from sekisho.evidence import find_statements, load_statement
 from sekisho.keys import FileSigner, TrustRoot
-from sekisho.limits import Waiver
 from sekisho.model import (
     AdvisoryDatabase,
     Coverage,
@@ -32,6 +31,7 @@ from sekisho.stage import run_stage
 from sekisho.standard import LockEntry, StandardImages
 from sekisho.statements import SUMMARY, verify_statement
 from sekisho.verdict_text import short, verdict_lines
+from sekisho.waivers import Waiver
 from stages.judge import JudgeInput, JudgeStage, Rules, judge, load_rules, reasons_of
 from stages.render import render
 
@@ -245,11 +245,11 @@ def finding(**change: Any) -> Finding:
     [
         (finding(), "fail", "Update jinja2 to 2.11 and lock again."),
         (finding(fixed=""), "fail", "There is no fix yet: replace jinja2"),
-        (finding(owner="platform"), "fail", "It sits in the standard image: the platform team updates it (2.11)"),
+        (finding(owner="platform"), "fail", "It sits in the standard image python: the platform team moves it to 2.11"),
         (finding(severity="HIGH"), "warn", "Update jinja2"),
         (finding(severity="MEDIUM"), "pass", ""),
         (finding(severity="UNKNOWN"), "pass", ""),
-        (finding(suppressed="not reachable"), "warn", ""),
+        (finding(suppressed="a report holds nothing back"), "fail", "Update jinja2 to 2.11 and lock again."),
         (finding(kind="secret", severity="LOW", package=""), "fail", "Revoke it now"),
         (finding(kind="secret", suppressed="it is only a test"), "fail", "Revoke it now"),
         (finding(kind="misconfiguration", severity="HIGH", package=""), "fail", "Change what"),
