@@ -24,6 +24,7 @@ from sekisho.limits import Limits
 from sekisho.model import StandardImage
 from sekisho.registry import Registry
 from sekisho.releases import export_bundle, verify_release
+from sekisho.releases.judgement import export_verdict
 from sekisho.standard import StandardImages
 from sekisho.zones import Network, Port, Zone, ZoneHome, address
 from stages.build import Builder, BuildStage
@@ -91,6 +92,11 @@ class Gatekeeper:
             return None
         return export_bundle(verify_release(self.registry, offer, self.trust)).canonical()
 
+    def judgement(self, app: str, commit: str) -> bytes | None:
+        """Return the newest judgement of a commit as a file, or None."""
+        verdict = export_verdict(self.registry, app, commit, self.trust)
+        return verdict.canonical() if verdict else None
+
 
 def builder(home: ZoneHome, registry: Registry, rules: Rules, cleared: Callable[[StandardImage], None]) -> Builder:
     """Return the zone's builder: its engine, its caches, and the only way out to the package indexes."""
@@ -136,7 +142,7 @@ def gatekeeper() -> Gatekeeper:
         progress=ProgressStore(home.state / "progress.jsonl"),
         build=BuildStage(builder(home, registry, rules, standards.cleared), signer, builder_id=BUILDER_ID),
         scan=ScanStage(registry, scanner, cache=home.cache / "trivy"),
-        judge=JudgeStage(registry, verifier, policies=rules.policies, limits=rules.limits, standard=rules.standard),
+        judge=JudgeStage(registry, verifier, rules),
         seal=SealStage(registry, trust, verifier),
         policy=rules.policies.digest,
         limits=rules.limits,

@@ -184,6 +184,7 @@ def find_statements(
     predicate_type: str,
     zone: str = "",
     at: int | None = None,
+    allow_failed: bool = False,
 ) -> tuple[FoundStatement, ...]:
     """Return the statements about a manifest that verify, in the order in which they were attached.
 
@@ -196,21 +197,33 @@ def find_statements(
         predicate_type: what the statement must say.
         zone: the zone whose key must have signed; with role `zone` only.
         at: the time that the key must be valid at; now when None.
+        allow_failed: take a summary whose result is FAILED as well.
     """
     found = []
-    for descriptor in registry.referrers(repository, subject)[-_REFERRERS_LIMIT:]:
-        hint = descriptor.annotations.get(PREDICATE_ANNOTATION, predicate_type)
-        if descriptor.artifact_type not in ("", BUNDLE_TYPE) or hint != predicate_type:
-            continue
+    # Chosen by what they claim to be before they are counted: others' referrers do not push these out of sight.
+    claimed = [item for item in registry.referrers(repository, subject) if _may_be(item, predicate_type)]
+    for descriptor in claimed[-_REFERRERS_LIMIT:]:
         try:
             bundle = load_statement(registry, repository, descriptor.digest)
             statement = verify_statement(
-                bundle, trust=trust, role=role, predicate_type=predicate_type, subject=subject, zone=zone, at=at
+                bundle,
+                trust=trust,
+                role=role,
+                predicate_type=predicate_type,
+                subject=subject,
+                zone=zone,
+                at=at,
+                allow_failed=allow_failed,
             )
         except Refusal:
             continue
         found.append(FoundStatement(descriptor.digest, bundle, statement))
     return tuple(found)
+
+
+def _may_be(descriptor: Descriptor, predicate_type: str) -> bool:
+    hint = descriptor.annotations.get(PREDICATE_ANNOTATION, predicate_type)
+    return descriptor.artifact_type in ("", BUNDLE_TYPE) and hint == predicate_type
 
 
 # -- cosign's simple signing -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from sekisho.canonical import digest_of, parse_digest
@@ -78,14 +79,11 @@ def verify_bundle(
     Raises:
         Refusal: too large, or not a release bundle at all. A bundle that does not verify raises nothing.
     """
-    if len(data) > BUNDLE_FILE_LIMIT:
-        raise Refusal(f"The file is larger than {BUNDLE_FILE_LIMIT} bytes.")
-    read_json(data)
-    bundle = ReleaseBundle.parse(data)
+    bundle = read_bundle(data)
     offer = bundle.offer
     moment = int(time.time()) if at is None else at
     try:
-        closure = _closure(bundle)
+        closure = Closure(documents_of(bundle.documents))
     except Refusal as error:
         checks = [Check(name="documents", ok=False, detail=str(error))]
         checks += [Check(name=name, ok=False, detail="Not checked: the documents are damaged.") for name, _ in RULES]
@@ -103,9 +101,27 @@ def verify_bundle(
     )
 
 
-def _closure(bundle: ReleaseBundle) -> Closure:
+def read_bundle(data: bytes) -> ReleaseBundle:
+    """Read a release bundle. Nothing of it is verified.
+
+    Raises:
+        Refusal: too large, or not a release bundle at all.
+    """
+    if len(data) > BUNDLE_FILE_LIMIT:
+        raise Refusal(f"The file is larger than {BUNDLE_FILE_LIMIT} bytes.")
+    read_json(data)
+    return ReleaseBundle.parse(data)
+
+
+def documents_of(encoded: Mapping[str, str]) -> dict[str, bytes]:
+    """Return a file's documents by digest; each has its digest.
+
+    Raises:
+        Refusal: one is not base64.
+        VerificationError: one does not have its digest.
+    """
     documents: dict[str, bytes] = {}
-    for digest, text in bundle.documents.items():
+    for digest, text in encoded.items():
         try:
             content = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
@@ -113,4 +129,4 @@ def _closure(bundle: ReleaseBundle) -> Closure:
         if digest_of(content) != parse_digest(digest):
             raise VerificationError("A document does not have its digest.", where=digest)
         documents[digest] = content
-    return Closure(documents)
+    return documents

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sekisho.canonical import Digest, hex_of
+from sekisho.canonical import Digest, digest_of, hex_of
 from sekisho.errors import PermanentError, VerificationError
 from sekisho.evidence import attach_bundle, attach_legacy, copy_legacy_signatures
 from sekisho.keys import TrustRoot
@@ -86,6 +86,8 @@ def copy_release(
         repository = release_repository(release.app)
         tag = f"release-{release.revision.commit}"
         _put_manifest(target, repository, verified, offer.release, tag=tag)
+        if verified.judged:
+            _put_manifest(target, repository, verified, verified.judged)
         _put_referrers(target, repository, verified, *statements_of(offer))
         # For cosign the summary stands beside the image too, as in the zone that sealed it.
         summary = verified.closure.referrer(offer.summary, "The summary")[1]
@@ -122,7 +124,8 @@ def _copy_layers(source: Registry, target: Registry, verified: VerifiedRelease, 
 def _put_manifest(target: Registry, repository: str, verified: VerifiedRelease, digest: str, *, tag: str = "") -> None:
     data = verified.closure.get(digest, "A manifest")
     manifest = Manifest.parse(data, where=digest)
-    target.put_blob(repository, verified.closure.get(manifest.config.digest, "A config"))
+    config = manifest.config.digest
+    target.put_blob(repository, EMPTY if config == digest_of(EMPTY) else verified.closure.get(config, "A config"))
     for layer in manifest.layers:
         if layer.digest in verified.closure.documents:
             target.put_blob(repository, verified.closure.documents[layer.digest])
