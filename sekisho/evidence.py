@@ -24,6 +24,7 @@ from sekisho.keys import Role, Signer, TrustRoot
 from sekisho.model import IMAGE_HOST
 from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, make_manifest
 from sekisho.registry import Registry
+from sekisho.signing import sign_with
 from sekisho.statements import (
     BUNDLE_LIMIT,
     BUNDLE_TYPE,
@@ -74,10 +75,11 @@ def attach_statement(
     Raises:
         PermanentError: the signer's role may not say this; a summary that says FAILED outside of `verdicts/`; the
             subject is not there.
+        TemporaryError: the signer is down; nothing was attached.
     """
+    check_speaker(statement, signer.role)
     bundle = sign_statement(statement, signer)
     subject = Digest(statement.subjects[0].digest)
-    check_speaker(statement, signer.role)
     digest = attach_bundle(registry, repository, subject, bundle, created=created)
     if statement.predicate_type == SUMMARY and statement.predicate.get("verificationResult") == "PASSED":
         sign_image(registry, repository, subject, signer)
@@ -268,12 +270,14 @@ def sign_image(registry: Registry, repository: str, subject: Digest, signer: Sig
 
     Raises:
         PermanentError: the signer is not the verifier.
+        TemporaryError: the signer is down.
     """
     if signer.role != "verifier":
         raise PermanentError(f"Image signatures are the verifier's to make, not the {signer.role}'s.")
     payload = _simple_signing(repository, subject)
+    _, signature = sign_with(signer, payload)
     registry.put_blob(repository, payload)
-    layer = _signature_layer(payload, base64.b64encode(signer.sign(payload)).decode("ascii"))
+    layer = _signature_layer(payload, base64.b64encode(signature).decode("ascii"))
     _add_layers(registry, repository, _signature_tag(subject), (layer,))
 
 

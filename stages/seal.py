@@ -22,7 +22,7 @@ from sekisho.evidence import (
     load_statement,
     sign_image,
 )
-from sekisho.keys import Signer, TrustRoot
+from sekisho.keys import Signer, Trust
 from sekisho.model import EvidenceRef, Image, Judgement, Offer, Release, Result, Revision, Scan, SealedRelease
 from sekisho.policy_archive import ARCHIVE_LIMIT
 from sekisho.records import get_record, put_record
@@ -32,6 +32,7 @@ from sekisho.releases.artifact import image_repository, release_repository
 from sekisho.releases.judgement import put_judgement, verdict_repository
 from sekisho.releases.rules import scan_report, source_commits
 from sekisho.statements import PROVENANCE, ROLES, SBOM, SCAN, SUMMARY, Statement
+from sekisho.witness import WitnessBook
 
 DEFAULT_LEVELS = ("SLSA_BUILD_LEVEL_1",)
 
@@ -63,6 +64,7 @@ class SealStage:
         registry: the build zone's own registry.
         trust: the build zone's trust root; the evidence must verify under it.
         signer: the verifier's key.
+        witness: where the zone notes what it verified when: sealed releases outlive the keys that signed them.
         clock: gives the time, seconds since the epoch.
         levels: SLSA levels that the line claims in its summaries.
     """
@@ -72,9 +74,10 @@ class SealStage:
     def __init__(
         self,
         registry: Registry,
-        trust: TrustRoot,
+        trust: Trust,
         signer: Signer,
         *,
+        witness: WitnessBook | None = None,
         clock: Callable[[], float] = time.time,
         levels: tuple[str, ...] = DEFAULT_LEVELS,
     ) -> None:
@@ -83,6 +86,7 @@ class SealStage:
         self._registry = registry
         self._trust = trust
         self._signer = signer
+        self._witness = witness
         self._clock = clock
         self._levels = levels
 
@@ -131,8 +135,11 @@ class SealStage:
         judged = self._keep(subject.judgement)
         summary = self._summary(release, digest, judged, now)
         offer = Offer(sequence=0, app=app, release=digest, summary=summary, commit=subject.revision.commit)
-        sealed = verify_release(self._registry, offer, self._trust, at=now).sealed
+        verified = verify_release(self._registry, offer, self._trust.current(), at=now)
+        sealed = verified.sealed
         self._mark_image(sealed)
+        if self._witness is not None:
+            self._witness.note(verified.statements, now)
         put_record(self._registry, sealed.repository, self._tag(subject), sealed)
         return sealed
 
@@ -164,7 +171,7 @@ class SealStage:
             self._registry,
             image.repository,
             Digest(image.digest),
-            trust=self._trust,
+            trust=self._trust.current(),
             role=role,
             predicate_type=predicate_type,
             at=now,
@@ -186,7 +193,7 @@ class SealStage:
             self._registry,
             repository,
             digest,
-            trust=self._trust,
+            trust=self._trust.current(),
             role="verifier",
             predicate_type=SUMMARY,
             at=now,

@@ -66,7 +66,12 @@ def export_bundle(verified: VerifiedRelease) -> ReleaseBundle:
 
 
 def verify_bundle(
-    data: bytes, trust: TrustRoot, *, require: tuple[Requirement, ...] = ("verifier",), at: int | None = None
+    data: bytes,
+    trust: TrustRoot,
+    *,
+    require: tuple[Requirement, ...] = ("verifier",),
+    at: int | None = None,
+    witnessed: Mapping[str, int] | None = None,
 ) -> VerificationReport:
     """Verify a release bundle, offline, and report on every rule.
 
@@ -74,7 +79,9 @@ def verify_bundle(
         data: the file's bytes.
         trust: whose keys count.
         require: whose word the release needs.
-        at: the time that the keys must be valid at, seconds since the epoch; now when None.
+        at: the time that the keys must be valid at for what was not seen before, seconds since the epoch; now when
+            None.
+        witnessed: when whoever asks first verified a statement (`sekisho.witness`).
 
     Raises:
         Refusal: too large, or not a release bundle at all. A bundle that does not verify raises nothing.
@@ -89,7 +96,7 @@ def verify_bundle(
         checks += [Check(name=name, ok=False, detail="Not checked: the documents are damaged.") for name, _ in RULES]
     else:
         checks = [Check(name="documents", ok=True, detail=f"{len(closure.documents)} documents have their digests")]
-        for name, problem in examine_closure(offer, closure, trust, require, at=moment):
+        for name, problem in examine_closure(offer, closure, trust, require, at=moment, witnessed=witnessed):
             checks.append(Check(name=name, ok=not problem, detail=problem))
     return VerificationReport(
         app=offer.app,

@@ -86,6 +86,7 @@ class Examination:
     trust: TrustRoot
     require: tuple[Requirement, ...]
     at: int
+    witnessed: Mapping[str, int] = field(default_factory=dict)
     release: Release | None = None
     manifests: Manifests | None = None
     statements: dict[str, Statement] = field(default_factory=dict)
@@ -120,7 +121,7 @@ class Examination:
             predicate_type=predicate_type,
             subject=subject,
             zone=zone,
-            at=self.at,
+            at=self.witnessed.get(manifest, self.at),
             where=manifest,
         )
         self.statements[manifest] = statement
@@ -128,7 +129,13 @@ class Examination:
 
 
 def verify_closure(
-    offer: Offer, closure: Closure, trust: TrustRoot, require: tuple[Requirement, ...], *, at: int
+    offer: Offer,
+    closure: Closure,
+    trust: TrustRoot,
+    require: tuple[Requirement, ...],
+    *,
+    at: int,
+    witnessed: Mapping[str, int] | None = None,
 ) -> VerifiedRelease:
     """Verify a release by the rules of this module.
 
@@ -137,12 +144,13 @@ def verify_closure(
         closure: its documents.
         trust: whose keys count.
         require: whose word it needs: `verifier` always, `staging` where the zone says so.
-        at: the time that the keys must be valid at, seconds since the epoch.
+        at: the time that the keys must be valid at for what was not seen before, seconds since the epoch.
+        witnessed: when this zone first verified a statement, by digest of its referrer manifest.
 
     Raises:
         VerificationError: a rule does not hold; the first one is named.
     """
-    examination = Examination(offer, closure, trust, require, at)
+    examination = Examination(offer, closure, trust, require, at, witnessed or {})
     for name, rule in RULES:
         try:
             rule(examination)
@@ -154,10 +162,16 @@ def verify_closure(
 
 
 def examine_closure(
-    offer: Offer, closure: Closure, trust: TrustRoot, require: tuple[Requirement, ...], *, at: int
+    offer: Offer,
+    closure: Closure,
+    trust: TrustRoot,
+    require: tuple[Requirement, ...],
+    *,
+    at: int,
+    witnessed: Mapping[str, int] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield every rule's name and what is wrong, empty where it holds. For people; see `verify_closure`."""
-    examination = Examination(offer, closure, trust, require, at)
+    examination = Examination(offer, closure, trust, require, at, witnessed or {})
     for name, rule in RULES:
         try:
             rule(examination)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ def verify_release(
     require: tuple[Requirement, ...] = ("verifier",),
     *,
     at: int | None = None,
+    witnessed: Mapping[str, int] | None = None,
 ) -> VerifiedRelease:
     """Fetch and verify an offered release, by the rules of `sekisho.releases.rules`.
 
@@ -41,7 +42,9 @@ def verify_release(
         offer: which release; untrusted.
         trust: the zone's own trust root.
         require: whose word it needs: `verifier` always, `staging` where the zone says so.
-        at: the time that the keys must be valid at, seconds since the epoch; now when None.
+        at: the time that the keys must be valid at for what was not seen before, seconds since the epoch; now when
+            None.
+        witnessed: when this zone first verified a statement (`sekisho.witness`).
 
     Raises:
         VerificationError: a rule does not hold, or a layer of the image is not there.
@@ -49,7 +52,8 @@ def verify_release(
         TemporaryError: the registry cannot be reached.
     """
     closure = fetch_closure(source, offer)
-    verified = verify_closure(offer, closure, trust, require, at=int(time.time()) if at is None else at)
+    moment = int(time.time()) if at is None else at
+    verified = verify_closure(offer, closure, trust, require, at=moment, witnessed=witnessed)
     image = verified.release.image
     for layer in image.layers:
         if not source.has_blob(image.repository, Digest(layer.digest)):

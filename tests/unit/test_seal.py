@@ -52,15 +52,15 @@ def test_without_all_evidence_nothing_is_sealed(line, missing):
     assert line.registry.tags(f"releases/{app}") == ()
 
 
-def changed(subject, **change):
+def changed(given, **change):
     """Return what is sealed with something of its judgement's subject or verdict changed."""
-    judgement = subject.judgement
+    judgement = given.judgement
     parts = {
         name: getattr(judgement, name).model_copy(update=change[name])
         for name in ("subject", "verdict")
         if name in change
     }
-    return replace(subject, judgement=judgement.model_copy(update=parts))
+    return replace(given, judgement=judgement.model_copy(update=parts))
 
 
 def test_a_failed_verdict_seals_nothing(line):
