@@ -157,8 +157,10 @@ class JudgeStage:
         self._now = now
 
     def key(self, subject: JudgeInput) -> Digest:
-        """Return a digest over the evidence and the policies."""
-        return digest_of_json({"subject": subject.identity(), "policy": self._rules.policies.digest})
+        """Return a digest over the evidence and the policies, and whose word stands behind the verdict."""
+        return digest_of_json(
+            {"subject": subject.identity(), "policy": self._rules.policies.digest, "verifier": self._signer.key_id}
+        )
 
     def find(self, subject: JudgeInput) -> Judgement | None:
         """Return the stored judgement, if its verdict is still what the rules say today.
