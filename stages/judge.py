@@ -109,6 +109,34 @@ def judge(subject: JudgeInput, rules: Rules, at: int) -> Verdict:
     )
 
 
+def judgement_of(subject: JudgeInput, rules: Rules, at: int) -> Judgement:
+    """Judge one commit, and return the verdict with all that decided it.
+
+    Args:
+        subject: the evidence.
+        rules: the policies in force, as `load_rules` read them.
+        at: the time, seconds since the epoch.
+
+    Raises:
+        PermanentError: the policies are not those of a folder.
+    """
+    if not rules.archive:
+        raise PermanentError("These rules come from no folder: a verdict by them could not be given again.")
+    stored = _as_stored(subject)
+    return Judgement(
+        subject=stored,
+        at=at,
+        policies=Archive(digest=digest_of(rules.archive), size=len(rules.archive)),
+        verdict=judge(stored, rules, at),
+        versions=judge_versions(),
+    )
+
+
+def _as_stored(subject: JudgeInput) -> JudgeInput:
+    """Return the evidence as it is read back: what is judged is what is kept, down to a 1.0 that JSON writes as 1."""
+    return JudgeInput.parse(subject.canonical())
+
+
 def reasons_of(refusal: Refusal, stage: str) -> tuple[Reason, ...]:
     """Return a stage's refusal as reasons: one for each problem that it lists."""
     if isinstance(refusal, Problems):
@@ -170,7 +198,7 @@ class JudgeStage:
         """
         repository = verdict_repository(subject.app)
         found = load_judgement(self._registry, repository, self._tag(subject))
-        if found is None or found[0].verdict != judge(subject, self._rules, int(self._now())):
+        if found is None or found[0].verdict != judge(_as_stored(subject), self._rules, int(self._now())):
             return None
         return found[0] if self._registry.has_blob(repository, Digest(found[0].policies.digest)) else None
 
@@ -182,15 +210,7 @@ class JudgeStage:
             TemporaryError: the signer or the registry cannot be reached.
         """
         archive, at = self._rules.archive, int(self._now())
-        if not archive:
-            raise PermanentError("These rules come from no folder: a verdict by them could not be given again.")
-        judgement = Judgement(
-            subject=subject,
-            at=at,
-            policies=Archive(digest=digest_of(archive), size=len(archive)),
-            verdict=judge(subject, self._rules, at),
-            versions=judge_versions(),
-        )
+        judgement = judgement_of(subject, self._rules, at)
         repository = verdict_repository(subject.app)
         digest = put_judgement(self._registry, repository, judgement, archive)
         attach_statement(self._registry, repository, verdict_statement(judgement, digest), self._signer)

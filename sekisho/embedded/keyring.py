@@ -12,11 +12,9 @@ also when a command is cut off in the middle and called again:
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -109,7 +107,7 @@ def rotate(role: Role, zone: Zone, *, now: int, overlap: int, by: str) -> KeyCha
             where=str(path),
             remedy="`sekisho keys list` shows who holds which.",
         )
-    with _exclusive():
+    with trust.exclusive():
         old = FileSigner.load(path, role)
         new = trust.make_key(following, role, zone)
         entry = trusted_key(new, zone=str(zone) if role == "zone" else "")
@@ -152,7 +150,7 @@ def revoke(key_id: str, roots: Sequence[Path], *, revoked_from: int, reason: str
     Raises:
         Refusal: no root holds it, or the beginning is that of several; a trust root cannot be read.
     """
-    with _exclusive():
+    with trust.exclusive():
         holders = {path: load_trust(path) for path in _needed(roots)}
         found = {key.key_id: key for root in holders.values() for key in root.keys if key.key_id.startswith(key_id)}
         if len(found) != 1:
@@ -229,15 +227,6 @@ def _rewrite(path: Path, change: Callable[[TrustRoot], TrustRoot]) -> None:
 def _audit(change: KeyChange) -> None:
     ensure_folder(trust.console(), 0o700, Owner(os.geteuid(), os.getegid()))
     Journal(trust.console() / AUDIT_FILE).append(json.dumps(change.model_dump(mode="json"), sort_keys=True).encode())
-
-
-@contextmanager
-def _exclusive() -> Iterator[None]:
-    """Let one command at a time change keys."""
-    ensure_folder(trust.console(), 0o700, Owner(os.geteuid(), os.getegid()))
-    with (trust.console() / ".keys.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _sync(folder: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sekisho.embedded import netns
@@ -37,12 +41,22 @@ def provision_trust() -> None:
         for zone in Zone
         for role in roles(zone)
     ]
-    for zone in Zone:
-        path = ZoneHome(zone).trust / "root.json"
-        known: tuple[TrustedKey, ...] = load_trust(path).keys if path.exists() else ()
-        names = {key.key_id for key in known}
-        root = TrustRoot(keys=(*known, *(key for key in public if key.key_id not in names)))
-        write_root(path, root, Owner(0, Owner.of(ZoneHome(zone).user).gid))
+    with exclusive():
+        for zone in Zone:
+            path = ZoneHome(zone).trust / "root.json"
+            known: tuple[TrustedKey, ...] = load_trust(path).keys if path.exists() else ()
+            names = {key.key_id for key in known}
+            root = TrustRoot(keys=(*known, *(key for key in public if key.key_id not in names)))
+            write_root(path, root, Owner(0, Owner.of(ZoneHome(zone).user).gid))
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Let one at a time change keys and trust roots: a revocation must not be written over."""
+    ensure_folder(console(), 0o700, Owner(os.geteuid(), os.getegid()))
+    with (console() / ".keys.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_root(path: Path, root: TrustRoot, owner: Owner, mode: int = 0o640) -> None:

@@ -114,7 +114,11 @@ def read_judgement(manifest: bytes, document: bytes, *, where: str = "") -> Judg
         VerificationError: the manifest is not exactly that of the document.
     """
     judgement = Judgement.parse(document, where=where)
-    if judgement_manifest(judgement) != manifest:
+    try:
+        made = judgement_manifest(judgement)
+    except (ValueError, RecursionError) as error:
+        raise VerificationError("The judgement has no canonical form.", where=where) from error
+    if made != manifest:
         raise VerificationError("The judgement's manifest holds something else than its parts.", where=where)
     return judgement
 
@@ -196,11 +200,14 @@ def export_verdict(registry: Registry, app: str, commit: str, trust: TrustRoot) 
     Which summary goes with it is all that is decided here: whoever takes the file verifies it by its own trust.
 
     Raises:
-        Refusal: what stands there is not a judgement.
+        Refusal: what stands there is malformed.
         TemporaryError: the registry cannot be reached.
     """
     repository = verdict_repository(app)
-    found = load_judgement(registry, repository, commit_tag(commit))
+    try:
+        found = load_judgement(registry, repository, commit_tag(commit))
+    except VerificationError:
+        return None  # the bare verdict of before judgements were kept
     if found is None:
         return None
     judgement, digest = found

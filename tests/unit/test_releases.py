@@ -608,6 +608,20 @@ def test_a_file_under_another_trust_root(exported, trust):
     assert "builder" in report.failures[0].detail
 
 
+def test_a_document_without_a_canonical_form_is_refused(line, forger, trust):
+    """10^20 reads as JSON and cannot be written as canonical JSON: a refusal, not a fault that is tried for ever."""
+    one = forger("no-form")
+    data = (
+        Manifests(app=one.app, objects=(*one.objects(), {"n": 12345})).canonical().replace(b"12345", b"1" + b"0" * 20)
+    )
+    offer = one.offer(manifests=data)
+    one.refused(offer, "manifests", "no canonical form")
+    documents = fetch_closure(line.registry, offer).documents
+    encoded = {digest: base64.b64encode(content).decode() for digest, content in documents.items()}
+    report = verify_bundle(ReleaseBundle(offer=offer, documents=encoded).canonical(), trust, at=NOW)
+    assert "manifests" in {check.name for check in report.failures}
+
+
 def test_what_hangs_on_a_failed_rule_is_reported_as_not_checked(line, forger, trust):
     one = forger("hangs")
     other = Manifests(app="another", objects=one.objects()).canonical()

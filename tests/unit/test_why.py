@@ -7,19 +7,22 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sekisho.canonical import digest_of
 from sekisho.cli import main as cli
-from sekisho.errors import Refusal, VerificationError
+from sekisho.errors import PermanentError, Refusal, VerificationError
 from sekisho.evidence import attach_statement, find_statements
 from sekisho.feed import FeedStore, create_feed_app
 from sekisho.keys import TrustedKey, TrustRoot
-from sekisho.model import JudgeInput, Judgement, Manifests, Offer, Result
+from sekisho.model import Finding, Image, JudgeInput, Judgement, Manifests, Offer, Result, Severity
+from sekisho.records import put_record
 from sekisho.registry import Registry
 from sekisho.releases import export_bundle, verify_bundle, verify_release
 from sekisho.releases.judgement import (
@@ -35,7 +38,7 @@ from sekisho.stage import run_stage
 from sekisho.standard import LockEntry, StandardLock
 from sekisho.statements import PROVENANCE, SBOM, SCAN, SUMMARY
 from stages import why
-from stages.judge import JudgeStage, Rules, load_rules
+from stages.judge import JudgeStage, Rules, judge, judgement_of, load_rules
 from stages.receive import ReceiveStage
 from stages.render import render
 from stages.seal import SealInput, SealStage
@@ -251,6 +254,73 @@ def test_the_command_line_asks_the_build_zone_about_a_commit(
     assert (code, "FAILED  why-asked" in out, "Replayed: the same" in out) == (0, True, True)
     assert cli.run(["why", str(tmp_path / "verdict.json"), *more]) == 0
     assert cli.run(["why", "no@commit", *more]) == 2
+
+
+def _writable(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+words = st.text(min_size=1, max_size=10).filter(_writable)
+numbers = st.integers(-10, 10) | st.floats(-10, 10)
+findings = st.builds(
+    Finding,
+    kind=st.sampled_from(["vulnerability", "secret", "misconfiguration", "coverage"]),
+    id=words,
+    severity=st.sampled_from(Severity),
+    title=words,
+    where=words,
+    owner=st.sampled_from(["platform", "workload"]),
+)
+
+
+def test_any_evidence_is_judged_the_same_after_it_was_stored(rules: Rules) -> None:
+    image = Image(
+        repository="apps/any",
+        digest=digest_of(b"image"),
+        language="python",
+        base="python",
+        base_digest=digest_of(b"base"),
+        layers=(),
+    )
+    rendered = render(SCORE.replace("APP", "any").encode(), app="any", image=image.reference).objects
+
+    # The rules are not an argument: hypothesis would print all of them.
+    @settings(max_examples=30, deadline=None)
+    @given(
+        found=st.lists(findings, max_size=4),
+        replicas=numbers,
+        more=st.dictionaries(words, numbers | st.none() | st.booleans() | words, max_size=3),
+        at=st.integers(0, 4_000_000_000),
+    )
+    def same(found: list[Finding], replicas: float, more: dict[str, Any], at: int) -> None:
+        objects = json.loads(json.dumps(rendered))
+        for item in objects:
+            item.setdefault("spec", {})["replicas"] = replicas
+            item["metadata"]["annotations"] = more
+        evidence = JudgeInput(
+            app="any",
+            commit=COMMIT,
+            image=image,
+            manifests=Manifests(app="any", objects=tuple(objects)),
+            scan=scan_of(image).model_copy(update={"findings": tuple(found)}),
+        )
+        judgement = judgement_of(evidence, rules, at)
+        stored = Judgement.parse(judgement.canonical())
+        assert stored.canonical() == judgement.canonical()
+        assert judge(stored.subject, rules, stored.at).canonical() == stored.verdict.canonical()
+
+    same()
+
+
+def test_rules_that_come_from_no_folder_judge_nothing(gate: Gate) -> None:
+    with pytest.raises(PermanentError, match="come from no folder"):
+        judgement_of(JudgeInput(app="any", commit=COMMIT), replace(gate.rules, archive=b""), NOW)
+
+
+def test_a_bare_verdict_of_before_is_no_judgement(gate: Gate) -> None:
+    verdict = judgement_of(JudgeInput(app="why-bare", commit=COMMIT), gate.rules, NOW).verdict
+    put_record(gate.line.registry, verdict_repository("why-bare"), commit_tag(COMMIT), verdict)
+    assert export_verdict(gate.line.registry, "why-bare", COMMIT, gate.line.trust) is None
 
 
 # -- what does not come out the same ---------------------------------------------------------------------------
