@@ -30,6 +30,9 @@ from stages.build.pack import Entry, write_layer
 from stages.scan import ScanInput, ScanStage, ensure_database, parse, scan_tree
 from stages.scan.sbom import make_sbom, sbom_bytes
 
+from .test_signing import Down
+from .test_signing import broken as unreachable
+
 TOKEN = "ghp_" + "abcdefghijklmnopqrstuvwxyz0123456789"
 ADVISORIES = """
 format: sekisho.dev/sample-advisories/v1
@@ -384,3 +387,16 @@ def test_a_folder_is_scanned_before_there_is_an_image(world: World) -> None:
     assert isinstance(database.identity, AdvisoryDatabase)
     full = scan_tree(world.tree, cache=world.folder / "laptop", database=database, manifests=subject.manifests)
     assert {"secret", "vulnerability", "misconfiguration"} == {item.kind for item in full}
+
+
+def test_a_scanner_whose_signer_is_down_is_tried_again(world: World) -> None:
+    subject = world.subject("scan-signer", BASE, {"app/x": "x"})
+    world.stage._signer = Down(world.signer, unreachable)
+    with pytest.raises(TemporaryError, match="The scanner's signer failed: ConnectionRefusedError"):
+        run_stage(world.stage, subject)
+    assert world.stage.find(subject) is None
+    assert world.registry.referrers(subject.image.repository, subject.image.digest) == ()
+
+    world.stage._signer = world.signer
+    assert not run_stage(world.stage, subject).found
+    assert run_stage(world.stage, subject).found

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sekisho.canonical import digest_of
 from sekisho.cli import main as cli
-from sekisho.errors import PermanentError, Refusal, VerificationError
+from sekisho.errors import PermanentError, Refusal, TemporaryError, VerificationError
 from sekisho.evidence import attach_statement, find_statements
 from sekisho.feed import FeedStore, create_feed_app
 from sekisho.keys import TrustedKey, TrustRoot
@@ -46,6 +46,7 @@ from stages.why import open_file, replay
 
 from .conftest import COMMIT, NOW, Line, scan_of
 from .serving import serve
+from .test_signing import Down, broken
 
 POLICIES = Path(__file__).parent.parent.parent / "policies"
 SCORE = """\
@@ -169,6 +170,18 @@ def test_a_commit_that_is_judged_again_leaves_one_record(gate: Gate) -> None:
     record = gate.line.registry.resolve(repository, commit_tag(COMMIT))
     assert record is not None
     assert len(gate.line.registry.referrers(repository, record)) == 1
+
+
+def test_a_judge_whose_signer_is_down_says_nothing(gate: Gate) -> None:
+    given = gate.subject("why-down")
+    down = JudgeStage(gate.line.registry, Down(gate.line.signers["verifier"], broken), gate.rules, now=lambda: NOW)
+    with pytest.raises(TemporaryError, match="The verifier's signer failed: ConnectionRefusedError"):
+        run_stage(down, given)
+    assert down.find(given) is None
+    assert gate.line.registry.tags(verdict_repository("why-down")) == ()
+    assert export_verdict(gate.line.registry, "why-down", COMMIT, gate.line.trust) is None
+
+    assert run_stage(gate.judge(), given).value.verdict.result is Result.PASSED
 
 
 def test_a_lost_archive_is_made_again(gate: Gate) -> None:
