@@ -208,7 +208,8 @@ class _Reader:
             return number
         if _FLOAT.fullmatch(text):
             real = float(text)
-            if not math.isfinite(real):
+            # Beyond this every float is a whole number, which canonical JSON writes out and then cannot read again.
+            if not math.isfinite(real) or abs(real) > MAX_INTEGER:
                 raise self._refuse(event, f"{text} is too big for a number.", pointer, "Put it in quotes.")
             return real
         return text

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from scan_cases import ADVISORIES, BASE, TOKEN, World, ids, installed, jar, put_fake
+from signing_cases import Down
+from signing_cases import broken as unreachable
 
 from sekisho.advisories import REPOSITORY, TAG, push_database
 from sekisho.errors import PermanentError, Refusal, SekishoError, TemporaryError, VerificationError
@@ -308,3 +310,16 @@ def test_a_folder_is_scanned_before_there_is_an_image(world: World) -> None:
     assert isinstance(database.identity, AdvisoryDatabase)
     full = scan_tree(world.tree, cache=world.folder / "laptop", database=database, manifests=subject.manifests)
     assert {"secret", "vulnerability", "misconfiguration"} == {item.kind for item in full}
+
+
+def test_a_scanner_whose_signer_is_down_is_tried_again(world: World) -> None:
+    subject = world.subject("scan-signer", BASE, {"app/x": "x"})
+    world.stage._signer = Down(world.signer, unreachable)
+    with pytest.raises(TemporaryError, match="The scanner's signer failed: ConnectionRefusedError"):
+        run_stage(world.stage, subject)
+    assert world.stage.find(subject) is None
+    assert world.registry.referrers(subject.image.repository, subject.image.digest) == ()
+
+    world.stage._signer = world.signer
+    assert not run_stage(world.stage, subject).found
+    assert run_stage(world.stage, subject).found

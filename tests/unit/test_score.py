@@ -154,6 +154,8 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
         (b"a: -.inf\n", "JSON", 1),
         (b"a: 9007199254740992\n", "too big", 1),
         (b"a: 1e999\n", "too big", 1),
+        (b"a: 1e20\n", "too big", 1),
+        (b"a: -9007199254740993.5\n", "too big", 1),
         (b'a: 1\nb: "x\\0y"\n', "control character", 2),
         (b'a: "\\x1b[31m"\n', "control character", 1),
         (b"a: \xff\n", "UTF-8", 1),

@@ -267,6 +267,9 @@ def test_rule_6_the_hint_of_another_trusted_key_fails(bundle, verify, signers):
         ("predicateType", None),
         ("predicateType", 1),
         ("predicate", "x"),
+        ("predicate", ""),
+        ("predicate", []),
+        ("predicate", 0),
         ("extra", 1),
     ],
 )
