@@ -6,10 +6,11 @@ import datetime as dt
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sekisho.errors import PermanentError, Refusal
 from sekisho.model import NAME_PATTERN, Document, Finding, Severity
+from sekisho.schemas import release, versions
 from sekisho.score.source import read_document
 
 LIMITS_FILE = "limits.yaml"
@@ -99,9 +100,18 @@ class Limits(Document):
     end_of_life: EndOfLifeLimits
     kinds: tuple[str, ...] = Field(min_length=1)
     """Kinds of objects that a workload may consist of."""
+    kubernetes: tuple[str, ...] = ()
+    """Kubernetes versions (`1.36`) that the zones may run; each has to take the objects. Empty: all known."""
 
     waivers: tuple[Waiver, ...] = ()
     """From waivers.yaml; limits.yaml itself does not name them."""
+
+    @field_validator("kubernetes")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if strange := sorted(set(value) - set(versions())):
+            raise ValueError(f"no schemas of Kubernetes {', '.join(strange)} here; known are {', '.join(versions())}")
+        return tuple(sorted(set(value), key=release))
 
     def releases(self, branch: str) -> bool:
         """Tell whether a passing commit on this branch is released."""

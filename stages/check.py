@@ -64,7 +64,7 @@ def check(tree: Path, rules: Rules, *, at: int, scanner: Scanner | None = None) 
     _look(tree, rules, reasons)
     if manifests is not None:
         standard = rules.standard if rules.standard.locked else None
-        reasons += workload_reasons(manifests, None, standard, rules.limits.kinds)
+        reasons += workload_reasons(manifests, None, standard, rules.limits)
         reasons += rules.policies.check_objects(manifests.objects, namespace=f"app-{app}")
     notes = ["The gate alone builds and scans the image; what it finds there is not known yet."]
     if not rules.standard.locked:

@@ -100,7 +100,7 @@ def standard_reasons(image: Image, standard: StandardImages, today: dt.date, lim
 
 
 def workload_reasons(
-    manifests: Manifests, image: Image | None, standard: StandardImages | None, kinds: Sequence[str]
+    manifests: Manifests, image: Image | None, standard: StandardImages | None, limits: Limits
 ) -> list[Reason]:
     """Answer whether the objects are a workload's, and run only what was judged.
 
@@ -108,8 +108,9 @@ def workload_reasons(
         manifests: the rendered objects.
         image: the built image; None when it was not built, then only standard images are looked at.
         standard: the standard images; None to leave images out.
-        kinds: the kinds that a workload may have.
+        limits: say which kinds a workload may have, and which versions of Kubernetes the zones may run.
     """
+    kinds = limits.kinds
     found: list[Reason] = []
     for obj in manifests.objects:
         resource = resource_of(obj)
@@ -121,7 +122,7 @@ def workload_reasons(
             message = f"{name} names a namespace; the zones choose it."
             found.append(reason("workload/kinds", "fail", message, "Leave it out.", where=name))
     found = found or [reason("workload/kinds", "pass", f"Only {', '.join(kinds)}.")]
-    found += schema_reasons(manifests.objects)
+    found += schema_reasons(manifests.objects, limits.kubernetes)
     if standard is None:
         return found
     known = {f"{IMAGE_HOST}/standard/{name}@{entry.digest}" for name, entry in standard.locked.items()}
