@@ -98,6 +98,7 @@ class BuildZone:
             progress=gate.progress,
             verify=lambda data: verify_receipt(data, gate.trust),
             standard=gate.standards.states,
+            rules=gate.rules,
             title="Sekisho build feed",
         )
 

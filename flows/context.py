@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.commits import CommitBook
@@ -25,6 +25,7 @@ from sekisho.model import StandardImage
 from sekisho.registry import Registry
 from sekisho.releases import export_bundle, verify_release
 from sekisho.standard import StandardImages
+from sekisho.verdict_rules import RULES, RuleText, with_policies
 from sekisho.zones import Network, Port, Zone, ZoneHome, address
 from stages.build import Builder, BuildStage
 from stages.build.artifacts import Fetcher
@@ -60,6 +61,8 @@ class Gatekeeper:
     standard: StandardImages
     standards: StandardsStage
     queue: Path
+    rules: Mapping[str, RuleText] = field(default_factory=lambda: RULES)
+    """What the rules of a verdict say of themselves."""
 
     @contextmanager
     def checkout_folder(self, commit: str) -> Iterator[Path]:
@@ -143,4 +146,5 @@ def gatekeeper() -> Gatekeeper:
         standard=rules.standard,
         standards=standards,
         queue=home.git / "queue",
+        rules=with_policies(rules.policies),
     )

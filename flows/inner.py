@@ -24,6 +24,7 @@ from sekisho.model import Image, Manifests, Reason, Result, Revision, Scan, Seal
 from sekisho.score import reader
 from sekisho.stage import Outcome, run_stage
 from sekisho.verdict_text import verdict_lines
+from sekisho.zones import Network, Port, address
 from stages.build import BuildInput
 from stages.build.locate import locate
 from stages.judge import JudgeInput, reasons_of
@@ -112,7 +113,7 @@ async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str
         "done" if verdict.result is Result.PASSED else "refused",
         verdict=verdict.model_dump(mode="json"),
         release=sealed.digest if sealed else "",
-        text=[*verdict_lines(verdict), *_after(verdict, sealed, branch)],
+        text=[*verdict_lines(verdict, more="the page below"), *_after(verdict, sealed, branch)],
         seconds=round(time.monotonic() - start, 3),
         engine_seconds=round(engine, 3),
     )
@@ -196,6 +197,11 @@ def _render(folder: Path, app: str, image: str) -> Manifests:
 
 
 def _after(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
+    page = f"http://{address(Network.BUILD)}:{Port.FEED}/commits/{verdict.app}/{verdict.commit}/verdict"
+    return [f"Every rule: {page} (?format=json, sarif)", *_released(verdict, sealed, branch)]
+
+
+def _released(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
     if sealed is not None:
         return [f"Release {sealed.digest}", "The outer loop takes it from here: staging pulls it now."]
     if verdict.result is Result.PASSED:

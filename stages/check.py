@@ -23,7 +23,8 @@ from sekisho.canonical import digest_of, digest_of_file
 from sekisho.errors import PermanentError, Refusal, SekishoError, UsageError
 from sekisho.model import IMAGE_HOST, AdvisoryDatabase, Finding, Manifests, Reason, Result, Verdict
 from sekisho.tools import trivy as find_trivy
-from sekisho.verdict_text import verdict_lines
+from sekisho.verdict_forms import FORMS, written
+from sekisho.verdict_rules import with_policies
 from stages.judge import Rules, load_rules, reasons_of
 from stages.judge_rules import finding_reasons, reason, workload_reasons
 
@@ -32,6 +33,7 @@ WORKING_COPY = "working copy"
 """Stands where a verdict names its commit."""
 
 _SCORE_LIMIT = 1 << 20
+_SCREEN = 40
 _PLACEHOLDER = digest_of(b"sekisho check: the image is built by the gate")
 
 
@@ -161,17 +163,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("path", type=Path, nargs="?", default=Path(), help="the folder with score.yaml")
     parser.add_argument("--policies", type=Path, default=None, help="the policies folder (SEKISHO_POLICIES)")
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.add_argument("--format", choices=FORMS, default="text", help="how the verdict is printed")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="short for --format json")
+    parser.add_argument("--all", action="store_true", help="every rule, also those that passed, however long")
     options = parser.parse_args(arguments)
     try:
         if not options.path.is_dir():
             raise UsageError("There is no such folder.", where=str(options.path))
-        verdict = check(options.path, _rules(options.policies), at=int(time.time()), scanner=local_scanner())
+        rules = _rules(options.policies)
+        verdict = check(options.path, rules, at=int(time.time()), scanner=local_scanner())
     except SekishoError as error:
         sys.stderr.write(f"sekisho check: {error}\n")
         return UsageError.exit_code
-    text = verdict.model_dump_json(indent=2) if options.json else "\n".join(verdict_lines(verdict))
-    sys.stdout.write(text + "\n")
+    limit = None if options.all else _SCREEN
+    sys.stdout.buffer.write(written(verdict, options.format, with_policies(rules.policies), limit=limit))
+    sys.stdout.buffer.flush()
     return 0 if verdict.result is Result.PASSED else 1
 
 

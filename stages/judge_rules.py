@@ -36,9 +36,19 @@ def reason(
     where: str = "",
     owner: Owner = "",
     stage: str = "judge",
+    finding: Finding | None = None,
 ) -> Reason:
     """Return one rule's answer."""
-    return Reason(rule=rule, stage=stage, result=result, message=message, remedy=remedy, where=where, owner=owner)
+    return Reason(
+        rule=rule,
+        stage=stage,
+        result=result,
+        message=message,
+        remedy=remedy,
+        where=where,
+        owner=owner,
+        finding=finding,
+    )
 
 
 def evidence_reasons(app: str, image: Image | None, manifests: Manifests | None, scan: Scan | None) -> list[Reason]:
@@ -246,12 +256,22 @@ def _finding(app: str, finding: Finding, limits: Limits, today: dt.date) -> Reas
     waived = f"{held.reason} ({held.owner}, until {held.expires.isoformat()})" if held else finding.suppressed
     if waived and finding.kind != "secret":
         message = f"{message} Waived: {waived}"
-        return reason(rule, "warn", message, where=finding.where, owner=finding.owner, stage="scan")
+        found = finding.model_copy(update={"suppressed": waived})
+        return reason(rule, "warn", message, where=finding.where, owner=finding.owner, stage="scan", finding=found)
     if about:
         message += f" The waiver of {about[0].owner} expired on {about[0].expires.isoformat()}."
     tolerated = finding.kind == "secret" and limits.secrets == "warn"
     answer: Answer = "fail" if at_least(finding.severity, limit.fail) and not tolerated else "warn"
-    return reason(rule, answer, message, _remedy(finding), where=finding.where, owner=finding.owner, stage="scan")
+    return reason(
+        rule,
+        answer,
+        message,
+        _remedy(finding),
+        where=finding.where,
+        owner=finding.owner,
+        stage="scan",
+        finding=finding.model_copy(update={"suppressed": ""}),
+    )
 
 
 def _remedy(finding: Finding) -> str:
@@ -261,7 +281,7 @@ def _remedy(finding: Finding) -> str:
         return "What was not scanned has not passed: make it readable for the scanner, or remove it."
     if finding.owner == "platform":
         fixed = f" ({finding.fixed})" if finding.fixed else ""
-        return f"It sits in the standard image: the platform team updates it{fixed}, then push again."
+        return f"It sits in the standard image: the platform team updates it{fixed}, and the line builds on it."
     if finding.kind == "misconfiguration":
         return "Change what the finding names."
     if finding.fixed:

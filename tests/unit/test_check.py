@@ -129,6 +129,10 @@ def test_exit_codes(tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     (tree / "score.yaml").write_text("a: 1", encoding="utf-8")
     assert main([str(tree), "--json", *policies]) == 1
     assert json.loads(capsys.readouterr().out)["result"] == "FAILED"
+    assert main([str(tree), "--format", "sarif", *policies]) == 1
+    assert json.loads(capsys.readouterr().out)["runs"][0]["invocations"][0]["exitCodeDescription"] == "FAILED"
+    assert main([str(tree), "--all", *policies]) == 1
+    assert "Passed:\n" in capsys.readouterr().out
     assert main([str(tree / "none"), *policies]) == 2
     assert main([str(tree), "--policies", str(tree)]) == 2
     assert main([str(tree), "--policies", str(tree / "none")]) == 2
