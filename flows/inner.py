@@ -36,6 +36,7 @@ from stages.source import checkout, revision, workload
 T = TypeVar("T")
 
 _SHORT = 12
+_SCREEN = 40
 _UNBUILT = "sha256:" + "0" * 64
 
 
@@ -113,7 +114,7 @@ async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str
         "done" if verdict.result is Result.PASSED else "refused",
         verdict=verdict.model_dump(mode="json"),
         release=sealed.digest if sealed else "",
-        text=[*verdict_lines(verdict, more="the page below"), *_after(verdict, sealed, branch)],
+        text=screen(verdict, sealed, branch),
         seconds=round(time.monotonic() - start, 3),
         engine_seconds=round(engine, 3),
     )
@@ -194,6 +195,12 @@ def _render(folder: Path, app: str, image: str) -> Manifests:
             remedy="Add one that says what your workload is and needs; docs/getting-started.md has one to copy.",
         )
     return render(score.read_bytes(), app=app, image=image, read=reader(folder))
+
+
+def screen(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
+    """Return what the push shows at its end, all of it on one screen."""
+    after = _after(verdict, sealed, branch)
+    return [*verdict_lines(verdict, limit=_SCREEN - len(after), more="the page below"), *after]
 
 
 def _after(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
