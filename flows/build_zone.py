@@ -98,6 +98,7 @@ class BuildZone:
             verify=lambda data: verify_receipt(data, gate.trust.current()),
             standard=gate.standards.states,
             judgement=gate.judgement,
+            rules=gate.rules,
             title="Sekisho build feed",
         )
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.commits import CommitBook
@@ -26,6 +26,7 @@ from sekisho.registry import Registry
 from sekisho.releases import export_bundle, verify_release
 from sekisho.releases.judgement import export_verdict
 from sekisho.standard import StandardImages
+from sekisho.verdict_rules import RULES, RuleText, with_policies
 from sekisho.witness import WITNESS_FILE, WitnessBook
 from sekisho.zones import Network, Port, Zone, ZoneHome, address
 from stages.build import Builder, BuildStage
@@ -62,6 +63,8 @@ class Gatekeeper:
     standards: StandardsStage
     queue: Path
     witness: WitnessBook
+    rules: Mapping[str, RuleText] = field(default_factory=lambda: RULES)
+    """What the rules of a verdict say of themselves."""
 
     @contextmanager
     def checkout_folder(self, commit: str) -> Iterator[Path]:
@@ -156,4 +159,5 @@ def gatekeeper() -> Gatekeeper:
         standards=standards,
         queue=home.git / "queue",
         witness=witness,
+        rules=with_policies(rules.policies),
     )

@@ -92,7 +92,7 @@ def judge(subject: JudgeInput, rules: Rules, at: int) -> Verdict:
         reasons += standard_reasons(subject.image, rules.standard, today, rules.limits.end_of_life)
         notes += subject.image.notes
     if subject.manifests is not None:
-        reasons += workload_reasons(subject.manifests, subject.image, rules.standard, rules.limits.kinds)
+        reasons += workload_reasons(subject.manifests, subject.image, rules.standard, rules.limits)
         reasons += rules.policies.check_objects(subject.manifests.objects, namespace=f"app-{subject.app}")
     if subject.scan is not None:
         base, digest = (subject.image.base, subject.image.base_digest) if subject.image else ("", "")

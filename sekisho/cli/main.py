@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,15 @@ import typer
 from sekisho.errors import SekishoError
 
 _INTERRUPTED = 130
+
+
+class VerdictForm(StrEnum):
+    """The forms of a verdict, for the help."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+
 
 app = typer.Typer(
     name="sekisho",
@@ -138,16 +148,18 @@ def doctor(json: Json = False) -> None:
 @app.command(short_help="Judge a working copy before any push.")
 def check(
     path: Annotated[Path, typer.Argument(help="Working copy with a score.yaml.", metavar="[PATH]")] = Path(),
+    form: Annotated[VerdictForm, typer.Option("--format", help="How the verdict is printed.")] = VerdictForm.TEXT,
+    whole: Annotated[bool, typer.Option("--all", help="Every rule, also those that passed.")] = False,
     json: Json = False,
 ) -> None:
     """Judge a working copy as the gate would, before any push.
 
     \b
-    Example: sekisho check examples/guestbook
+    Example: sekisho check examples/guestbook --format sarif > verdict.sarif
     """
     from sekisho.cli import check as commands  # noqa: PLC0415
 
-    raise typer.Exit(commands.check(path, as_json=json))
+    raise typer.Exit(commands.check(path, form="json" if json else form.value, whole=whole))
 
 
 @app.command(short_help="List the standard images and what the gate says of each.")

@@ -225,6 +225,16 @@ class Reason(Document):
     remedy: str = ""
     where: str = ""
     owner: Literal["", "platform", "workload"] = ""
+    finding: Finding | None = None
+    """What the scanner found, where that is what the rule answers; `suppressed` says the waiver that holds."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and says nothing: verdicts that were signed before keep their bytes."""
+        value: dict[str, Any] = handler(self)
+        if self.finding is None:
+            value.pop("finding", None)
+        return value
 
 
 class Verdict(Document):

@@ -16,10 +16,11 @@ from flows import build_zone
 from flows.build_zone import BuildZone, Push, in_order
 from flows.commits import CommitBook
 from flows.events import EventLog
+from flows.inner import screen
 from sekisho.canonical import Digest, digest_of
 from sekisho.errors import Held
 from sekisho.feed import CommitRecord, FeedStore
-from sekisho.model import Image, Release, Result, Revision, Verdict
+from sekisho.model import Image, Reason, Release, Result, Revision, Verdict
 
 POLICY = digest_of(b"policy")
 
@@ -391,3 +392,21 @@ def test_a_rebase_that_stumbles_is_tried_again_and_keeps_no_other_waiting(line: 
 
     asyncio.run(run())
     assert line.state(1) == "passed"
+
+
+def test_what_a_push_shows_fits_a_screen_and_leads_to_all_of_it() -> None:
+    reasons = tuple(
+        Reason(rule="scan/secrets", stage="scan", result="fail", message=f"A key in {number}.py", remedy="Revoke it.")
+        for number in range(100)
+    )
+    verdict = Verdict(app="shop", commit=commit(1), result=Result.FAILED, policy=digest_of(b"policy"), reasons=reasons)
+    lines = screen(verdict, None, "main")
+    assert len(lines) == 40
+    assert lines[0].startswith("FAILED  shop ")
+    assert any(line.endswith("more; the page below shows them.") for line in lines)
+    assert lines[-2:] == [
+        f"Every rule: http://10.77.20.10:8082/commits/shop/{commit(1)}/verdict (?format=json, sarif)",
+        "Nothing was released. The commit is stored; push a new one.",
+    ]
+    passed = screen(verdict.model_copy(update={"result": Result.PASSED, "reasons": ()}), None, "topic")
+    assert passed[-1] == "Not released: topic is not a release branch."

@@ -41,6 +41,12 @@ def test_the_limits_in_force() -> None:
     assert not limits.releases("topic")
 
 
+def test_kubernetes_versions_in_their_order(tmp_path: Path) -> None:
+    assert load_limits(folder(tmp_path, limits=('"1.33", "1.34", "1.35"', '"1.35", "1.33"'))).kubernetes == (
+        "1.33", "1.35", "1.36", "1.37"
+    )  # fmt: skip
+
+
 def test_order_of_severities() -> None:
     order = [Severity.UNKNOWN, Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL]
     assert [[at_least(one, other) for other in order] for one in order] == [
@@ -56,6 +62,8 @@ def test_order_of_severities() -> None:
         ("secrets: fail", "secrets: ignore", "/secrets"),
         ("secrets: fail", "secrets: fail\nunknown: 1", "/unknown"),
         ("max_age_hours: 72", "max_age_hours: 0", "/database/max_age_hours"),
+        ('"1.37"]', '"1.99"]', "no schemas of Kubernetes 1.99 here"),
+        ('kubernetes: ["1.33", ', "kubernetes: [1.33, ", "/kubernetes/0"),
         ("fail: CRITICAL, warn: HIGH", "fail: HIGH, warn: CRITICAL", "/vulnerabilities"),
         ("fail: CRITICAL", "fail: SERIOUS", "/vulnerabilities/fail"),
         ("release_branches: [main]", "release_branches: []", "/release_branches"),
