@@ -11,9 +11,7 @@ changed and written back, which is a race by its nature; `sekisho.registry_refer
 
 from __future__ import annotations
 
-import http.client
 import io
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -39,9 +37,10 @@ from sekisho.oci import (
     read_index,
     read_json,
 )
-from sekisho.registry_http import BLOCK, NETWORK_ERRORS, Answer, Transport, wait
+from sekisho.registry_http import BLOCK, Answer, Transport, expect, wait
 from sekisho.registry_pull import pull
-from sekisho.registry_referrers import OWN_TAGS_LIMIT, entry_of, joined, own_prefix, own_tag, turn
+from sekisho.registry_push import push
+from sekisho.registry_referrers import OWN_TAGS_LIMIT, ask_api, entry_of, joined, own_prefix, own_tag, turn
 
 __all__ = ["BLOB_LIMIT", "Descriptor", "RawManifest", "Registry"]
 
@@ -50,13 +49,8 @@ BLOB_LIMIT: Final = 64 << 20
 _TAGS_LIMIT = 100_000
 _ATTEMPTS = 6
 _OK, _CREATED, _ACCEPTED, _NOT_FOUND = 200, 201, 202, 404
-_NO_API = (_NOT_FOUND, 400, 405, 406)
-"""Answers of registries without the referrers API; the spec's is 404."""
 _NO_API_SECONDS = 300.0
 """How long it is believed that a registry has no referrers API: it may be replaced by one that has."""
-_UNKNOWN = re.compile(rb"\b(NAME|MANIFEST)_UNKNOWN\b")
-_NEXT = re.compile(r"""<([^>]*)>\s*;\s*rel="?next"?""")
-_PAGES = 64
 
 
 class Registry:
@@ -349,23 +343,11 @@ class Registry:
         """Return what the referrers API lists; None if the registry has none."""
         if time.monotonic() < self._no_api_until:
             return None
-        path = first = f"/v2/{check_repository(repository)}/referrers/{parse_digest(digest)}"
-        entries: list[Descriptor] = []
-        for _ in range(_PAGES):
-            answer = self._http.send("GET", path, headers={"Accept": OCI_INDEX}, limit=MANIFEST_LIMIT)
-            index = answer.headers.get("content-type", "").partition(";")[0].strip() == OCI_INDEX
-            if path == first and (answer.status in _NO_API or (answer.status == _OK and not index)):
-                # distribution-spec: 404 says that there is no such API. Some say it of a repository that is not there.
-                if not _UNKNOWN.search(answer.body):
-                    self._no_api_until = time.monotonic() + _NO_API_SECONDS
-                return None
-            self._expect(answer, path, _OK)
-            entries.extend(read_index(answer.body, where=self.url + path))
-            following = _NEXT.search(answer.headers.get("link", ""))
-            if following is None:
-                return tuple(entries)
-            path = self._http.same_origin(following[1])
-        raise PermanentError(f"The list of referrers has more than {_PAGES} pages.", where=self.url + first)
+        path = f"/v2/{check_repository(repository)}/referrers/{parse_digest(digest)}"
+        found, certain = ask_api(self._http, path)
+        if certain and found is None:
+            self._no_api_until = time.monotonic() + _NO_API_SECONDS
+        return found
 
     def _index(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         index = self.get_manifest(repository, fallback_tag(digest))
@@ -396,41 +378,11 @@ class Registry:
         return names[:OWN_TAGS_LIMIT]
 
     def _upload(self, repository: str, digest: Digest, size: int, content: Callable[[], BinaryIO]) -> None:
-        """Upload a blob. Each attempt opens an upload of its own: nobody knows what a broken one has taken."""
-        headers = {**_OCTETS, "Content-Length": str(size)}
-        for attempt in range(_ATTEMPTS):
-            if attempt and self.has_blob(repository, digest):  # only the answer was lost
-                return
-            path = self._upload_path(repository, digest)
-            last = attempt == _ATTEMPTS - 1
-            try:
-                with content() as file, self._http.stream("PUT", path, headers=headers, body=file) as response:
-                    body = response.read(BLOCK)
-                    status = response.status
-            except NETWORK_ERRORS as error:
-                if last:
-                    raise self._http.unreachable(error, path) from error
-            else:
-                if status < http.client.INTERNAL_SERVER_ERROR and status != http.client.TOO_MANY_REQUESTS:
-                    self._expect(Answer(status, {}, body), path, _CREATED)
-                    return
-                if last:
-                    raise self._http.busy(status, "PUT", path)
-            wait(attempt)
-
-    def _upload_path(self, repository: str, digest: Digest) -> str:
         path = f"/v2/{check_repository(repository)}/blobs/uploads/"
-        answer = self._http.send("POST", path, limit=BLOCK)
-        self._expect(answer, path, _ACCEPTED)
-        location = self._http.same_origin(answer.headers.get("location", ""))
-        return f"{location}{'&' if '?' in location else '?'}digest={quote(digest, safe='')}"
+        push(self._http, path, digest, size=size, content=content, there=lambda: self.has_blob(repository, digest))
 
     def _expect(self, answer: Answer, path: str, *statuses: int) -> None:
-        if answer.status not in statuses:
-            detail = answer.body[:300].decode("utf-8", "replace").strip()
-            raise PermanentError(
-                f"The registry answers {answer.status}{': ' + detail if detail else ''}", where=self.url + path
-            )
+        expect(answer, self.url + path, *statuses)
 
     def _manifest_path(self, repository: str, reference: str) -> str:
         return f"/v2/{check_repository(repository)}/manifests/{check_reference(reference)}"
@@ -440,4 +392,3 @@ class Registry:
 
 
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
-_OCTETS = {"Content-Type": "application/octet-stream"}

@@ -227,6 +227,17 @@ class Transport:
         return connection
 
 
+def expect(answer: Answer, where: str, *statuses: int) -> None:
+    """Check an answer's status.
+
+    Raises:
+        PermanentError: it is another one; says what the registry says.
+    """
+    if answer.status not in statuses:
+        detail = answer.body[:300].decode("utf-8", "replace").strip()
+        raise PermanentError(f"The registry answers {answer.status}{': ' + detail if detail else ''}", where=where)
+
+
 def wait(attempt: int) -> None:
     """Sleep before the next attempt: doubling, with jitter so that several writers do not move in step."""
     time.sleep(_FIRST_DELAY * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret

@@ -1,4 +1,4 @@
-"""Referrers on a registry without the referrers API, so that no writer at the same time makes them disappear.
+"""Referrers: asking the API, and what is done without it so that no writer at the same time makes them disappear.
 
 The referrers tag schema (distribution-spec v1.1, "Referrers Tag Schema") keeps all referrers of a subject in one
 index under one tag. The index is read, changed and written back, and registries have no compare-and-swap for that.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import stat
 import tempfile
 import threading
@@ -27,11 +28,27 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.canonical import Digest, hex_of
-from sekisho.errors import Refusal
-from sekisho.oci import Descriptor, Manifest, RawManifest, fallback_tag, make_index, read_index
+from sekisho.errors import PermanentError, Refusal
+from sekisho.oci import (
+    MANIFEST_LIMIT,
+    OCI_INDEX,
+    Descriptor,
+    Manifest,
+    RawManifest,
+    fallback_tag,
+    make_index,
+    read_index,
+)
+from sekisho.registry_http import Transport, expect
 
 OWN_TAGS_LIMIT: Final = 1024
 """Own tags of one subject that are looked at: a flood must not stop the line."""
+_OK = 200
+_NO_API = (404, 400, 405, 406)
+"""Answers of registries without the referrers API; the spec's is 404."""
+_UNKNOWN = re.compile(rb"\b(NAME|MANIFEST)_UNKNOWN\b")
+_NEXT = re.compile(r"""<([^>]*)>\s*;\s*rel="?next"?""")
+_PAGES = 64
 _STRIPES = 64
 _DIGITS = 48
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -70,6 +87,32 @@ def joined(index: bytes | None, entries: tuple[Descriptor, ...], *, where: str) 
     known = {entry.digest for entry in present}
     missing = tuple(entry for entry in entries if entry.digest not in known)
     return make_index((*present, *missing)) if missing else None
+
+
+def ask_api(transport: Transport, path: str) -> tuple[tuple[Descriptor, ...] | None, bool]:
+    """Ask the referrers API (distribution-spec v1.1, "Listing Referrers").
+
+    Returns:
+        What it lists, all pages; None if this registry has no such API. And whether that is certain: some answer 404
+        also about a repository that is not there.
+
+    Raises:
+        PermanentError: the list has no end, goes on at another address, or is refused.
+        TemporaryError: the registry cannot answer now.
+    """
+    where, entries = path, list[Descriptor]()
+    for number in range(_PAGES):
+        answer = transport.send("GET", path, headers={"Accept": OCI_INDEX}, limit=MANIFEST_LIMIT)
+        index = answer.headers.get("content-type", "").partition(";")[0].strip() == OCI_INDEX
+        if number == 0 and (answer.status in _NO_API or (answer.status == _OK and not index)):
+            return None, not _UNKNOWN.search(answer.body)
+        expect(answer, transport.url + path, _OK)
+        entries.extend(read_index(answer.body, where=transport.url + path))
+        following = _NEXT.search(answer.headers.get("link", ""))
+        if following is None:
+            return tuple(entries), True
+        path = transport.same_origin(following[1])
+    raise PermanentError(f"The list of referrers has more than {_PAGES} pages.", where=transport.url + where)
 
 
 @contextmanager

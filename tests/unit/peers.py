@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from sekisho.errors import PermanentError
+from sekisho.keys import FileSigner
 from sekisho.tools import tool
 
 WITH_API = ("cue", "crane-api")
@@ -106,6 +108,17 @@ class Command:
         run = self(*arguments)
         assert run.returncode != 0, run.stdout
         return run.stderr
+
+
+def write_key(signer: FileSigner, path: Path) -> Path:
+    """Write a signer's private key to a file, as other tools and other processes take it."""
+    path.touch(mode=0o600)
+    path.write_bytes(
+        signer._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return path
 
 
 def form_flag(form: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from peers import FORMS, OFFLINE, WITH_API, WITHOUT_API, Command, form_flag, running
+from peers import FORMS, OFFLINE, WITH_API, WITHOUT_API, Command, form_flag, running, write_key
 
 from sekisho.canonical import Digest, digest_of
 from sekisho.evidence import (
@@ -64,13 +64,13 @@ def cosign(tmp_path, signers):
 
 
 @pytest.fixture
-def keys(cosign, tmp_path_factory):
+def keys(cosign, signers):
     """Our keys as cosign keeps them: `import-key-pair`; and its configuration for signing without any service."""
     (cosign.folder / "offline.json").write_text(cosign.good("signing-config", "create"))
 
     def imported(name: str) -> tuple[str, ...]:
         if not (cosign.folder / f"{name}.key").exists():
-            (pem,) = tmp_path_factory.getbasetemp().glob(f"keys*/{name}.pem")
+            pem = write_key(signers[name], cosign.folder / f"{name}.pem")
             cosign.good("import-key-pair", "--key", str(pem), "--output-key-prefix", name)
         return signing(name)
 
