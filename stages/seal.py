@@ -132,7 +132,7 @@ class SealStage:
         # SBOMs the one that this scan made.
         commit = subject.revision.commit
         provenance = self._newest(subject, PROVENANCE, now, lambda item: commit in source_commits(item))
-        scan = self._newest(subject, SCAN, now, lambda _: True)
+        scan = self._newest(subject, SCAN, now, lambda _: True, age=_advisories_of)
         made = scan_report(scan.statement).sbom
         sbom = self._newest(subject, SBOM, now, lambda item: digest_of_json(item.predicate) == made)
         return (
@@ -142,7 +142,13 @@ class SealStage:
         )
 
     def _newest(
-        self, subject: SealInput, predicate_type: str, now: int, fits: Callable[[Statement], bool]
+        self,
+        subject: SealInput,
+        predicate_type: str,
+        now: int,
+        fits: Callable[[Statement], bool],
+        *,
+        age: Callable[[Statement], str] = lambda _: "",
     ) -> FoundStatement:
         image, role = subject.image, ROLES[predicate_type]
         found = find_statements(
@@ -161,7 +167,8 @@ class SealStage:
                 where=f"{image.repository}@{image.digest}",
                 remedy="Run the line again for this commit; if it stays, check the role's key in the trust root.",
             )
-        return fitting[-1]
+        # Not simply the last: other tools sort a registry's list of referrers anew when they add to it.
+        return sorted(fitting, key=lambda item: age(item.statement))[-1]
 
     def _summary(self, release: Release, digest: Digest, now: int) -> Digest:
         """Sign the summary, or take up the one that an interrupted run left."""
@@ -193,6 +200,12 @@ class SealStage:
 
     def _tag(self, subject: SealInput) -> str:
         return f"sealed-{hex_of(self.key(subject))[:40]}"
+
+
+def _advisories_of(scan: Statement) -> str:
+    """Return how new the advisories of a scan are (RFC 3339), also of a report in an older form."""
+    database = scan.predicate.get("database")
+    return str(database.get("updated_at", "")) if isinstance(database, dict) else ""
 
 
 def _reference(image: Image, role: Literal["builder", "scanner"], found: FoundStatement) -> EvidenceRef:

@@ -10,6 +10,7 @@ from sekisho.canonical import Digest, digest_of, digest_of_json, hex_of
 from sekisho.errors import PermanentError, Refusal, TemporaryError, VerificationError
 from sekisho.keys import TrustRoot
 from sekisho.model import Manifests, Reason, Result
+from sekisho.oci import OCI_INDEX, fallback_tag, make_index
 from sekisho.registry import Registry
 from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE, SBOM, SCAN, SUMMARY
@@ -108,6 +109,22 @@ def test_of_several_scans_the_newest_counts_with_its_own_sbom(line):
 
     sealed = run_stage(line.seal_stage(), subject).value
     assert [evidence.manifest for evidence in sealed.release.evidence[1:]] == [scan, bill]
+
+
+def test_the_newest_scan_counts_also_where_another_tool_sorted_the_list(line):
+    """cosign sorts the index by digest when it adds to it: the last of the list is then any of them."""
+    subject = line.seal_input("seal-sorted")
+    image = subject.image
+    database = {"digest": digest_of(b"newer"), "updated_at": "2026-11-09T00:00:00Z", "kind": "sample"}
+    newest = line.attest(image, SCAN, change={"database": database})
+    entries = line.registry.referrers(image.repository, Digest(image.digest))
+    for order in (entries, entries[::-1], sorted(entries, key=lambda entry: entry.digest)):
+        line.registry.put_manifest(
+            image.repository, make_index(tuple(order)), OCI_INDEX, tag=fallback_tag(Digest(image.digest))
+        )
+        stage = line.seal_stage()
+        found = [item.manifest for item in stage._evidence(subject, NOW) if item.predicate_type == SCAN]
+        assert found == [newest]
 
 
 def test_an_interrupted_seal_is_taken_up(line, monkeypatch):
