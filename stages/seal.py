@@ -168,7 +168,7 @@ class SealStage:
                 remedy="Run the line again for this commit; if it stays, check the role's key in the trust root.",
             )
         # Not simply the last: other tools sort a registry's list of referrers anew when they add to it.
-        return sorted(fitting, key=lambda item: age(item.statement))[-1]
+        return max(reversed(fitting), key=lambda item: age(item.statement))
 
     def _summary(self, release: Release, digest: Digest, now: int) -> Digest:
         """Sign the summary, or take up the one that an interrupted run left."""

@@ -186,6 +186,15 @@ def test_a_list_of_several_pages_is_read_to_its_end():
     assert len(seen) == 5
 
 
+@pytest.mark.parametrize("text", ["null", "[]"])
+def test_an_empty_list_is_empty_however_it_is_written(text):
+    index = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":{text}}}'.encode()
+    with server(lambda *_: (200, INDEX, index)) as (registry, _):
+        assert registry.referrers("a/b", SUBJECT) == ()
+    with server(lambda *_: (200, INDEX, b'{"schemaVersion":2}')) as (registry, _), pytest.raises(Refusal):
+        registry.referrers("a/b", SUBJECT)
+
+
 def test_a_list_without_an_end_is_refused():
     def answer(*_):
         return 200, INDEX | {"Link": f'<{API}?next=1>; rel="next"'}, make_index(ENTRIES)
