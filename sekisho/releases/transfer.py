@@ -105,8 +105,8 @@ def is_complete(registry: Registry, verified: VerifiedRelease) -> bool:
     """Return whether a registry lists all referrers of a verified release, so that other tools find them as well."""
     release, offer = verified.release, verified.offer
     images, releases = release.image.repository, release_repository(release.app)
-    listed = {item.digest for item in registry.referrers(images, Digest(release.image.digest))}
-    listed |= {item.digest for item in registry.referrers(releases, Digest(offer.release))}
+    listed = {item.digest for item in registry.listed_referrers(images, Digest(release.image.digest))}
+    listed |= {item.digest for item in registry.listed_referrers(releases, Digest(offer.release))}
     return listed >= {*(Digest(evidence.manifest) for evidence in release.evidence), *statements_of(offer)}
 
 
