@@ -28,6 +28,7 @@ _FILES = ("metadata.json", "trivy.db")
 _LIMIT = 8 << 30
 _KEPT_SECONDS = 86_400
 _SKEW = timedelta(days=1)
+_ADVISORY = b"CVE-"
 _REMEDY = "Mirror a trivy-db into the zone's registry as mirror/trivy-db:2; sekisho up pushes the sample."
 
 
@@ -98,6 +99,7 @@ def _fetch(registry: Registry, manifest: Manifest, folder: Path, cache: Path) ->
 
 def _unpack(packed: Path, target: Path) -> None:
     found: set[str] = set()
+    advisories = 0
     try:
         with tarfile.open(packed, "r:gz") as tar:
             for member in tar:
@@ -110,11 +112,16 @@ def _unpack(packed: Path, target: Path) -> None:
                 content = tar.extractfile(member)
                 assert content is not None  # noqa: S101  (a regular file)
                 with (target / name).open("wb") as file:
-                    shutil.copyfileobj(content, file, 1 << 20)
+                    while piece := content.read(1 << 20):
+                        file.write(piece)
+                        advisories += piece.count(_ADVISORY)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise PermanentError(f"The advisory database is damaged: {error}", where=REPOSITORY, remedy=_REMEDY) from error
     if found != set(_FILES):
         raise PermanentError("The advisory database is not whole.", where=REPOSITORY, remedy=_REMEDY)
+    if not advisories:
+        # The scanner opens an empty one without a word, and finds nothing.
+        raise PermanentError("The advisory database holds no advisory.", where=REPOSITORY, remedy=_REMEDY)
 
 
 def _updated(path: Path) -> str:
