@@ -97,8 +97,9 @@ class BuildZone:
             gate.bundle,
             commits=gate.commits,
             progress=gate.progress,
-            verify=lambda data: verify_receipt(data, gate.trust),
+            verify=lambda data: verify_receipt(data, gate.trust.current()),
             standard=gate.standards.states,
+            judgement=gate.judgement,
             title="Sekisho build feed",
         )
 

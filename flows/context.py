@@ -19,12 +19,14 @@ from flows.events import EventLog
 from sekisho.canonical import Digest
 from sekisho.errors import Refusal
 from sekisho.feed import CommitRecord, FeedStore, ProgressStore
-from sekisho.keys import FileSigner, TrustRoot, load_trust
+from sekisho.keys import FileSigner, Trust, TrustFile
 from sekisho.limits import Limits
 from sekisho.model import StandardImage
 from sekisho.registry import Registry
 from sekisho.releases import export_bundle, verify_release
+from sekisho.releases.judgement import export_verdict
 from sekisho.standard import StandardImages
+from sekisho.witness import WITNESS_FILE, WitnessBook
 from sekisho.zones import Network, Port, Zone, ZoneHome, address
 from stages.build import Builder, BuildStage
 from stages.build.artifacts import Fetcher
@@ -45,7 +47,7 @@ class Gatekeeper:
 
     home: ZoneHome
     registry: Registry
-    trust: TrustRoot
+    trust: Trust
     events: EventLog
     commits: CommitBook
     feed: FeedStore
@@ -60,6 +62,7 @@ class Gatekeeper:
     standard: StandardImages
     standards: StandardsStage
     queue: Path
+    witness: WitnessBook
 
     @contextmanager
     def checkout_folder(self, commit: str) -> Iterator[Path]:
@@ -89,7 +92,15 @@ class Gatekeeper:
         offer = self.feed.offer(release)
         if offer is None:
             return None
-        return export_bundle(verify_release(self.registry, offer, self.trust)).canonical()
+        witnessed = self.witness.times()
+        return export_bundle(
+            verify_release(self.registry, offer, self.trust.current(), witnessed=witnessed)
+        ).canonical()
+
+    def judgement(self, app: str, commit: str) -> bytes | None:
+        """Return the newest judgement of a commit as a file, or None."""
+        verdict = export_verdict(self.registry, app, commit, self.trust.current())
+        return verdict.canonical() if verdict else None
 
 
 def builder(home: ZoneHome, registry: Registry, rules: Rules, cleared: Callable[[StandardImage], None]) -> Builder:
@@ -116,7 +127,8 @@ def gatekeeper() -> Gatekeeper:
     """
     home = ZoneHome(Zone.BUILD)
     registry = Registry(f"http://127.0.0.1:{Port.REGISTRY_WRITE}")
-    trust = load_trust(home.trust / "root.json")
+    trust = TrustFile(home.trust / "root.json")
+    witness = WitnessBook(home.state / WITNESS_FILE)
     rules = load_rules(home.policies)
     verifier = FileSigner.load(home.keys / "verifier.pem", "verifier")
     signer = FileSigner.load(home.keys / "builder.pem", "builder")
@@ -136,11 +148,12 @@ def gatekeeper() -> Gatekeeper:
         progress=ProgressStore(home.state / "progress.jsonl"),
         build=BuildStage(builder(home, registry, rules, standards.cleared), signer, builder_id=BUILDER_ID),
         scan=ScanStage(registry, scanner, cache=home.cache / "trivy"),
-        judge=JudgeStage(registry, verifier, policies=rules.policies, limits=rules.limits, standard=rules.standard),
-        seal=SealStage(registry, trust, verifier),
+        judge=JudgeStage(registry, verifier, rules),
+        seal=SealStage(registry, trust, verifier, witness=witness),
         policy=rules.policies.digest,
         limits=rules.limits,
         standard=rules.standard,
         standards=standards,
         queue=home.git / "queue",
+        witness=witness,
     )

@@ -23,13 +23,13 @@ from prefect.states import Completed
 from flows.context import Gatekeeper, gatekeeper
 from flows.glue import alive, in_markdown, in_words, leave_artifact, step
 from sekisho.errors import Refusal, SekishoError, VerificationError
-from sekisho.model import Image, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
+from sekisho.model import Image, JudgeInput, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
 from sekisho.score import read_score, reader
 from sekisho.stage import Outcome, run_stage
 from sekisho.verdict_text import verdict_lines
 from stages.build import BuildInput
 from stages.build.locate import locate
-from stages.judge import JudgeInput, reasons_of
+from stages.judge import reasons_of
 from stages.render import render
 from stages.scan import ScanInput
 from stages.seal import SealInput
@@ -169,16 +169,19 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
     subject = JudgeInput(
         app=app, commit=commit, image=image, manifests=manifests, scan=scan, problems=tuple(told.problems)
     )
-    verdict = await told.stage(
-        "judge", lambda: run_stage(gate.judge, subject), lambda word: f"{word.result}, {len(word.reasons)} rules"
+    judgement = await told.stage(
+        "judge",
+        lambda: run_stage(gate.judge, subject),
+        lambda word: f"{word.verdict.result}, {len(word.verdict.reasons)} rules",
     )
-    if verdict is None:
+    if judgement is None:
         raise SekishoError("The judge gave no verdict.", where=told.subject)
+    verdict = judgement.verdict
     if verdict.result is not Result.PASSED or not gate.limits.releases(branch):
         return verdict, None
-    if revision is None or image is None or manifests is None:
-        raise SekishoError("A verdict passed without all of its evidence.", where=told.subject)
-    seal = SealInput(revision=revision, image=image, manifests=manifests.canonical(), verdict=verdict)
+    if revision is None:
+        raise SekishoError("A verdict passed without a commit.", where=told.subject)
+    seal = SealInput(revision, judgement)
     sealed = await told.stage("seal", lambda: run_stage(gate.seal, seal), lambda made: f"release {made.digest}")
     if sealed is None:
         raise SekishoError("The sealed release is missing.", where=told.subject)

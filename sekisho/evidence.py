@@ -24,6 +24,7 @@ from sekisho.keys import Role, Signer, TrustRoot
 from sekisho.model import IMAGE_HOST
 from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, make_manifest
 from sekisho.registry import Registry
+from sekisho.signing import sign_with
 from sekisho.statements import (
     BUNDLE_LIMIT,
     BUNDLE_TYPE,
@@ -74,10 +75,11 @@ def attach_statement(
     Raises:
         PermanentError: the signer's role may not say this; a summary that says FAILED outside of `verdicts/`; the
             subject is not there.
+        TemporaryError: the signer is down; nothing was attached.
     """
+    check_speaker(statement, signer.role)
     bundle = sign_statement(statement, signer)
     subject = Digest(statement.subjects[0].digest)
-    check_speaker(statement, signer.role)
     digest = attach_bundle(registry, repository, subject, bundle, created=created)
     if statement.predicate_type == SUMMARY and statement.predicate.get("verificationResult") == "PASSED":
         sign_image(registry, repository, subject, signer)
@@ -184,6 +186,7 @@ def find_statements(
     predicate_type: str,
     zone: str = "",
     at: int | None = None,
+    allow_failed: bool = False,
 ) -> tuple[FoundStatement, ...]:
     """Return the statements about a manifest that verify, in the order in which they were attached.
 
@@ -196,21 +199,33 @@ def find_statements(
         predicate_type: what the statement must say.
         zone: the zone whose key must have signed; with role `zone` only.
         at: the time that the key must be valid at; now when None.
+        allow_failed: take a summary whose result is FAILED as well.
     """
     found = []
-    for descriptor in registry.referrers(repository, subject)[-_REFERRERS_LIMIT:]:
-        hint = descriptor.annotations.get(PREDICATE_ANNOTATION, predicate_type)
-        if descriptor.artifact_type not in ("", BUNDLE_TYPE) or hint != predicate_type:
-            continue
+    # Chosen by what they claim to be before they are counted: others' referrers do not push these out of sight.
+    claimed = [item for item in registry.referrers(repository, subject) if _may_be(item, predicate_type)]
+    for descriptor in claimed[-_REFERRERS_LIMIT:]:
         try:
             bundle = load_statement(registry, repository, descriptor.digest)
             statement = verify_statement(
-                bundle, trust=trust, role=role, predicate_type=predicate_type, subject=subject, zone=zone, at=at
+                bundle,
+                trust=trust,
+                role=role,
+                predicate_type=predicate_type,
+                subject=subject,
+                zone=zone,
+                at=at,
+                allow_failed=allow_failed,
             )
         except Refusal:
             continue
         found.append(FoundStatement(descriptor.digest, bundle, statement))
     return tuple(found)
+
+
+def _may_be(descriptor: Descriptor, predicate_type: str) -> bool:
+    hint = descriptor.annotations.get(PREDICATE_ANNOTATION, predicate_type)
+    return descriptor.artifact_type in ("", BUNDLE_TYPE) and hint == predicate_type
 
 
 # -- cosign's simple signing -----------------------------------------------------------------------------------
@@ -255,12 +270,14 @@ def sign_image(registry: Registry, repository: str, subject: Digest, signer: Sig
 
     Raises:
         PermanentError: the signer is not the verifier.
+        TemporaryError: the signer is down.
     """
     if signer.role != "verifier":
         raise PermanentError(f"Image signatures are the verifier's to make, not the {signer.role}'s.")
     payload = _simple_signing(repository, subject)
+    _, signature = sign_with(signer, payload)
     registry.put_blob(repository, payload)
-    layer = _signature_layer(payload, base64.b64encode(signer.sign(payload)).decode("ascii"))
+    layer = _signature_layer(payload, base64.b64encode(signature).decode("ascii"))
     _add_layers(registry, repository, _signature_tag(subject), (layer,))
 
 

@@ -182,6 +182,7 @@ def create_feed_app(
     progress: ProgressStore | None = None,
     verify: Callable[[bytes], Receipt] | None = None,
     standard: Callable[[], Sequence[Document]] | None = None,
+    judgement: Callable[[str, str], bytes | None] | None = None,
     title: str = "Sekisho feed",
 ) -> FastAPI:
     """Return the feed's HTTP face.
@@ -193,6 +194,7 @@ def create_feed_app(
         progress: keeps what ops tells; without it nobody can tell.
         verify: checks a signed receipt (`sekisho.receipts.verify_receipt` under the zone's trust root).
         standard: tells the standard images and what the gate says of each; without it the page does not exist.
+        judgement: gives the newest judgement of an app's commit as a file, or None; called in a thread.
         title: name of the API.
 
     Raises:
@@ -208,6 +210,8 @@ def create_feed_app(
         _progress_routes(app, progress, verify)
     if standard is not None:
         _standard_routes(app, standard)
+    if judgement is not None:
+        _judgement_routes(app, judgement)
     return app
 
 
@@ -258,6 +262,15 @@ def _progress_routes(app: FastAPI, progress: ProgressStore, verify: Callable[[by
         data = await read_body(request, MAX_RECEIPT)
         receipt = await run_in_threadpool(verify, data)
         return {"stored": await run_in_threadpool(progress.append, receipt)}
+
+
+def _judgement_routes(app: FastAPI, judgement: Callable[[str, str], bytes | None]) -> None:
+    @app.get("/commits/{app_name}/{commit}/judgement")
+    def of_commit(app_name: App, commit: Commit) -> Response:
+        data = judgement(app_name, commit)
+        if data is None:
+            raise NotFound("There is no judgement of that commit here.", where=f"{app_name} {commit}")
+        return Response(data, media_type="application/json")
 
 
 def _standard_routes(app: FastAPI, standard: Callable[[], Sequence[Document]]) -> None:

@@ -22,6 +22,7 @@ from sekisho.cel import Environment, EvaluationError, Expression
 from sekisho.errors import PermanentError
 from sekisho.kinds import Resource, resource_of
 from sekisho.model import Reason
+from sekisho.policy_archive import policy_files
 from sekisho.policy_files import BindingObject, PolicyObject, ResourceRule, parsed, read_policy_file
 from sekisho.score.source import Source
 
@@ -317,10 +318,7 @@ def policy_digest(folder: Path) -> Digest:
         PermanentError: the folder holds nothing, or a YAML file in it cannot be read.
     """
     content: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.suffix == ".md" or path.name.startswith("."):
-            continue
-        name = path.relative_to(folder).as_posix()
+    for name, path in policy_files(folder).items():
         if path.suffix in {".yaml", ".yml"}:
             content[name] = digest_of_json([source.value for source in read_policy_file(path)])
         else:

@@ -9,7 +9,7 @@ A statement counts only if all of these hold, checked in this order (`verify_sta
 2.  The bundle is JSON of the bundle's form, v0.3, within the size limit, with no unknown field and no key twice.
 3.  It holds exactly one signature, strict base64, and its payload type is `application/vnd.in-toto+json`.
 4.  Its key hint names a key of exactly that role and zone. A right key in a wrong role fails here.
-5.  That key is valid at the time that is asked for.
+5.  That key counts at the time that is asked for: when the statement was first seen, or now (`sekisho.witness`).
 6.  The signature is that key's, over the DSSE pre-authentication encoding of type and payload. Nothing of the payload
     is read before this.
 7.  The payload is an in-toto Statement v1, with no unknown field and no key twice.
@@ -34,6 +34,7 @@ from sekisho.errors import PermanentError, Refusal, VerificationError
 from sekisho.keys import Role, Signer, TrustedKey, TrustRoot
 from sekisho.model import DigestField, Document
 from sekisho.oci import read_json
+from sekisho.signing import sign_with
 
 PROVENANCE = "https://slsa.dev/provenance/v1"
 SCAN = "https://sekisho.dev/attestations/scan/v1"
@@ -53,6 +54,7 @@ ROLES: Final[Mapping[str, Role]] = {
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+_KEY_ID_BYTES = 32
 BUNDLE_LIMIT = 64 << 20
 """Bytes; an SBOM of a large image has a few MiB."""
 
@@ -105,16 +107,18 @@ def sign_statement(statement: Statement, signer: Signer) -> bytes:
 
     Raises:
         PermanentError: the statement has no canonical form.
+        TemporaryError: the signer is down.
     """
     payload = statement.payload()
+    key_id, signature = sign_with(signer, pae(PAYLOAD_TYPE, payload))
     return canonical(
         {
             "mediaType": BUNDLE_TYPE,
-            "verificationMaterial": {"publicKey": {"hint": _encode(bytes.fromhex(signer.key_id))}},
+            "verificationMaterial": {"publicKey": {"hint": _encode(bytes.fromhex(key_id))}},
             "dsseEnvelope": {
                 "payload": _encode(payload),
                 "payloadType": PAYLOAD_TYPE,
-                "signatures": [{"sig": _encode(signer.sign(pae(PAYLOAD_TYPE, payload)))}],
+                "signatures": [{"sig": _encode(signature)}],
             },
         }
     )
@@ -141,7 +145,8 @@ def verify_statement(
         predicate_type: what it must say.
         subject: the digest that it must be about.
         zone: the zone whose key must have signed; with role `zone` only.
-        at: the time that the key must be valid at, seconds since the epoch; now when None.
+        at: when the statement was first seen by whoever asks, never what it says itself; seconds since the epoch, now
+            when None.
         allow_failed: take a summary whose result is FAILED as well.
         where: where the bundle comes from, for the error.
 
@@ -158,8 +163,9 @@ def verify_statement(
     try:
         hint, payload, signature = _open_bundle(bundle)
         key = _key_of(keys, hint, role)
-        if not key.valid_at(int(time.time()) if at is None else at):
-            raise VerificationError(f"The {role} key {key.key_id[:16]} is not valid at this time.")
+        problem = key.problem_at(int(time.time()) if at is None else at)
+        if problem:
+            raise VerificationError(f"The {role} key {key.key_id[:16]} {problem}.")
         if not key.verifies(signature, pae(PAYLOAD_TYPE, payload)):
             raise VerificationError(f"The signature is not that of the {role} key {key.key_id[:16]}.")
         statement = _read_statement(payload)
@@ -219,6 +225,8 @@ def _open_bundle(bundle: bytes) -> tuple[str, bytes, bytes]:
     public_key = _object(material["publicKey"], "publicKey")
     _closed(public_key, {"hint"}, "publicKey")
     hint = _decode(public_key["hint"], "hint")
+    if len(hint) != _KEY_ID_BYTES:
+        raise Refusal("The key hint is not the sha256 of a public key.")
     envelope = _object(value["dsseEnvelope"], "dsseEnvelope")
     _closed(envelope, {"payload", "payloadType", "signatures"}, "dsseEnvelope")
     if envelope["payloadType"] != PAYLOAD_TYPE:
@@ -254,7 +262,7 @@ def _read_statement(payload: bytes) -> Statement:
     return Statement(
         subjects=tuple(_read_subject(subject) for subject in subjects),
         predicate_type=value["predicateType"],
-        predicate=_object(value.get("predicate") or {}, "predicate"),
+        predicate=_object(value.get("predicate", {}), "predicate"),
     )
 
 

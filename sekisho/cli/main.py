@@ -60,6 +60,15 @@ Principal = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 PlanName = Annotated[str, typer.Argument(help="Digest of the plan, or the beginning of it.", metavar="PLAN")]
 AppName = Annotated[str, typer.Argument(help="The workload.", metavar="APP")]
+Trust = Annotated[
+    Path | None, typer.Option("--trust", help="Trust root to verify under; by default that of ops on this machine.")
+]
+At = Annotated[
+    str,
+    typer.Option(
+        "--at", help="Verify as of this time (2026-11-26T12:00:00Z): under the keys that counted then.", metavar="TIME"
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -214,9 +223,8 @@ def verify(
     release: Annotated[
         str, typer.Argument(help="Digest (or its beginning), or a bundle's file.", metavar="RELEASE|FILE")
     ],
-    trust: Annotated[
-        Path | None, typer.Option("--trust", help="Trust root to verify under; by default that of ops on this machine.")
-    ] = None,
+    trust: Trust = None,
+    at: At = "now",
     json: Json = False,
 ) -> None:
     """Verify all signatures and digests of a release, offline; exit code 1 when one does not hold.
@@ -229,7 +237,36 @@ def verify(
     """
     from sekisho.cli import releases as commands  # noqa: PLC0415
 
-    raise typer.Exit(commands.verify(release, trust, as_json=json))
+    raise typer.Exit(commands.verify(release, trust, at=at, as_json=json))
+
+
+@app.command(short_help="Say why a release passed, or a commit was refused, and judge it again.")
+def why(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="Digest of a release (or its beginning), APP@COMMIT, or a file.", metavar="RELEASE|APP@COMMIT|FILE"
+        ),
+    ],
+    trust: Trust = None,
+    at: At = "now",
+    policies: Annotated[
+        Path | None, typer.Option("--policies", help="Unpack the policies of then into this new folder.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="Also write what was fetched into this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Say why a release passed or a commit was refused, and by what; judge it again from the stored evidence, offline.
+
+    Exit code 0: the same verdict, byte for byte. 1: another one, and what differs; or the evidence does not verify.
+
+    \b
+    Example: sekisho why guestbook@4f1c9a... --trust trust/root.json
+    """
+    from sekisho.cli import why as commands  # noqa: PLC0415
+
+    options = commands.Options(trust=trust, at=at, policies=policies, save=save)
+    raise typer.Exit(commands.why(subject, options, as_json=json))
 
 
 # -- plans and decisions -----------------------------------------------------------------------------------------

@@ -217,6 +217,37 @@ class Verdict(Document):
         return tuple(reason for reason in self.reasons if reason.result == "fail")
 
 
+class JudgeInput(Document):
+    """All that is known about one commit. What a stage refused is None, and its reason stands in `problems`."""
+
+    app: str = NameField
+    commit: str
+    image: Image | None = None
+    manifests: Manifests | None = None
+    scan: Scan | None = None
+    problems: tuple[Reason, ...] = ()
+
+
+class Archive(Document):
+    """A policies folder as it was in force, packed (`sekisho.policy_archive`)."""
+
+    digest: str = DigestField
+    size: int = Field(ge=0)
+
+
+class Judgement(Document):
+    """A verdict with all that decided it: whoever has this and the archive can judge again and compare."""
+
+    format: Literal["sekisho.dev/judgement/v1"] = "sekisho.dev/judgement/v1"
+    subject: JudgeInput
+    at: int
+    """When it was judged, seconds since the epoch: advisories age, waivers and standard images end."""
+    policies: Archive
+    verdict: Verdict
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of the judge and of what it counts on, by name: another version may say another thing."""
+
+
 # -- seal ------------------------------------------------------------------------------------------------------
 
 

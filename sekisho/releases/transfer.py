@@ -10,11 +10,11 @@ from __future__ import annotations
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from sekisho.canonical import Digest, hex_of
+from sekisho.canonical import Digest, digest_of, hex_of
 from sekisho.errors import PermanentError, VerificationError
 from sekisho.evidence import attach_bundle, attach_legacy, copy_legacy_signatures
 from sekisho.keys import TrustRoot
@@ -33,6 +33,7 @@ def verify_release(
     require: tuple[Requirement, ...] = ("verifier",),
     *,
     at: int | None = None,
+    witnessed: Mapping[str, int] | None = None,
 ) -> VerifiedRelease:
     """Fetch and verify an offered release, by the rules of `sekisho.releases.rules`.
 
@@ -41,7 +42,9 @@ def verify_release(
         offer: which release; untrusted.
         trust: the zone's own trust root.
         require: whose word it needs: `verifier` always, `staging` where the zone says so.
-        at: the time that the keys must be valid at, seconds since the epoch; now when None.
+        at: the time that the keys must be valid at for what was not seen before, seconds since the epoch; now when
+            None.
+        witnessed: when this zone first verified a statement (`sekisho.witness`).
 
     Raises:
         VerificationError: a rule does not hold, or a layer of the image is not there.
@@ -49,7 +52,8 @@ def verify_release(
         TemporaryError: the registry cannot be reached.
     """
     closure = fetch_closure(source, offer)
-    verified = verify_closure(offer, closure, trust, require, at=int(time.time()) if at is None else at)
+    moment = int(time.time()) if at is None else at
+    verified = verify_closure(offer, closure, trust, require, at=moment, witnessed=witnessed)
     image = verified.release.image
     for layer in image.layers:
         if not source.has_blob(image.repository, Digest(layer.digest)):
@@ -86,6 +90,8 @@ def copy_release(
         repository = release_repository(release.app)
         tag = f"release-{release.revision.commit}"
         _put_manifest(target, repository, verified, offer.release, tag=tag)
+        if verified.judged:
+            _put_manifest(target, repository, verified, verified.judged)
         _put_referrers(target, repository, verified, *statements_of(offer))
         # For cosign the summary stands beside the image too, as in the zone that sealed it.
         summary = verified.closure.referrer(offer.summary, "The summary")[1]
@@ -122,7 +128,8 @@ def _copy_layers(source: Registry, target: Registry, verified: VerifiedRelease, 
 def _put_manifest(target: Registry, repository: str, verified: VerifiedRelease, digest: str, *, tag: str = "") -> None:
     data = verified.closure.get(digest, "A manifest")
     manifest = Manifest.parse(data, where=digest)
-    target.put_blob(repository, verified.closure.get(manifest.config.digest, "A config"))
+    config = manifest.config.digest
+    target.put_blob(repository, EMPTY if config == digest_of(EMPTY) else verified.closure.get(config, "A config"))
     for layer in manifest.layers:
         if layer.digest in verified.closure.documents:
             target.put_blob(repository, verified.closure.documents[layer.digest])

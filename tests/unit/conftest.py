@@ -24,8 +24,11 @@ from sekisho.evidence import attach_statement
 from sekisho.keys import FileSigner, Role, TrustRoot, trusted_key
 from sekisho.model import (
     AdvisoryDatabase,
+    Archive,
     Coverage,
     Image,
+    JudgeInput,
+    Judgement,
     Layer,
     Manifests,
     Offer,
@@ -39,6 +42,7 @@ from sekisho.model import (
 from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, make_manifest
 from sekisho.receipts import receipt_statement
 from sekisho.registry import Registry
+from sekisho.releases.judgement import put_judgement, verdict_repository
 from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE, SBOM, SCAN, Statement, Subject
 from stages.build.project import Project
@@ -146,6 +150,8 @@ NOW = 1_790_000_000
 
 
 BILL = {"bomFormat": "CycloneDX"}
+POLICIES = b"an archive"
+"""Stands for the archive of a policies folder; the tests of the judge have a real one."""
 
 
 def scan_of(image: Image) -> Scan:
@@ -229,10 +235,19 @@ class Line:
                 },
             ),
         )
-        verdict = Verdict(app=app, commit=commit, result=Result.PASSED, policy=digest_of(b"policy"), reasons=())
-        return SealInput(
-            revision=self.revision(app, commit), image=image, manifests=manifests.canonical(), verdict=verdict
+        return SealInput(self.revision(app, commit), self.judgement(image, manifests, commit))
+
+    def judgement(self, image: Image, manifests: Manifests, commit: str = COMMIT) -> Judgement:
+        """Return a PASSED judgement, with its policies in the registry."""
+        app = manifests.app
+        judgement = Judgement(
+            subject=JudgeInput(app=app, commit=commit, image=image, manifests=manifests, scan=scan_of(image)),
+            at=NOW,
+            policies=Archive(digest=digest_of(POLICIES), size=len(POLICIES)),
+            verdict=Verdict(app=app, commit=commit, result=Result.PASSED, policy=digest_of(b"policy"), reasons=()),
         )
+        put_judgement(self.registry, verdict_repository(app), judgement, POLICIES)
+        return judgement
 
     def seal_stage(self) -> SealStage:
         return SealStage(self.registry, self.trust, self.signers["verifier"], clock=lambda: NOW)

@@ -17,6 +17,7 @@ from sekisho.model import (
     Coverage,
     Finding,
     Image,
+    JudgeInput,
     Manifests,
     Reason,
     Result,
@@ -25,14 +26,14 @@ from sekisho.model import (
     Tool,
     Verdict,
 )
-from sekisho.records import get_record
 from sekisho.registry import Registry
+from sekisho.releases.judgement import load_judgement
 from sekisho.score import Problems
 from sekisho.stage import run_stage
 from sekisho.standard import LockEntry, StandardImages
 from sekisho.statements import SUMMARY, verify_statement
 from sekisho.verdict_text import short, verdict_lines
-from stages.judge import JudgeInput, JudgeStage, Rules, judge, load_rules, reasons_of
+from stages.judge import JudgeStage, Rules, judge, load_rules, reasons_of
 from stages.render import render
 
 POLICIES = Path(__file__).parent.parent.parent / "policies"
@@ -308,9 +309,7 @@ def test_every_problem_of_a_file_becomes_a_reason() -> None:
 
 
 def stage(url: str, signer: FileSigner, rules: Rules, at: int = AT) -> JudgeStage:
-    return JudgeStage(
-        Registry(url), signer, policies=rules.policies, limits=rules.limits, standard=rules.standard, now=lambda: at
-    )
+    return JudgeStage(Registry(url), signer, rules, now=lambda: at)
 
 
 @pytest.mark.parametrize("app", ["judge-passed", "judge-failed"])
@@ -324,11 +323,14 @@ def test_each_verdict_is_stored_and_signed(
     outcome = run_stage(first, given)
     assert not outcome.found
     assert run_stage(first, given).found
-    assert outcome.value.result is (Result.PASSED if app == "judge-passed" else Result.FAILED)
+    assert outcome.value.verdict.result is (Result.PASSED if app == "judge-passed" else Result.FAILED)
 
     registry = Registry(registry_url)
     repository = f"verdicts/{app}"
-    assert get_record(registry, repository, f"commit-{COMMIT}", Verdict) == outcome.value
+    assert load_judgement(registry, repository, f"commit-{COMMIT}") == (
+        outcome.value,
+        registry.resolve(repository, f"commit-{COMMIT}"),
+    )
     record = registry.resolve(repository, f"commit-{COMMIT}")
     assert record is not None
     (referrer,) = registry.referrers(repository, record)
@@ -336,7 +338,7 @@ def test_each_verdict_is_stored_and_signed(
     statement = verify_statement(
         bundle, trust=trust, role="verifier", predicate_type=SUMMARY, subject=record, allow_failed=True
     )
-    assert statement.predicate["verificationResult"] == outcome.value.result
+    assert statement.predicate["verificationResult"] == outcome.value.verdict.result
     assert statement.predicate["resourceUri"] == f"git+sekisho:{app}@{COMMIT}"
     if app == "judge-failed":
         # A NO never verifies where somebody looks for a YES.
@@ -350,10 +352,10 @@ def test_a_stored_verdict_ages(registry_url: str, signers: dict[str, FileSigner]
     image = IMAGE.model_copy(update={"repository": "apps/judge-aging"})
     manifests = render(SCORE.replace(b"shop", b"judge-aging"), app="judge-aging", image=image.reference)
     given = subject(app="judge-aging", image=image, manifests=manifests)
-    assert run_stage(stage(registry_url, signers["verifier"], rules), given).value.result is Result.PASSED
+    assert run_stage(stage(registry_url, signers["verifier"], rules), given).value.verdict.result is Result.PASSED
     later = stage(registry_url, signers["verifier"], rules, AT + 100 * 3600)
     assert later.find(given) is None
-    assert run_stage(later, given).value.result is Result.FAILED
+    assert run_stage(later, given).value.verdict.result is Result.FAILED
 
 
 def test_the_key_is_about_evidence_and_policies(
