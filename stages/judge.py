@@ -95,7 +95,8 @@ def judge(subject: JudgeInput, rules: Rules, at: int) -> Verdict:
         reasons += workload_reasons(subject.manifests, subject.image, rules.standard, rules.limits.kinds)
         reasons += rules.policies.check_objects(subject.manifests.objects, namespace=f"app-{subject.app}")
     if subject.scan is not None:
-        found, said = scan_reasons(subject.app, subject.scan, rules.limits, at)
+        base, digest = (subject.image.base, subject.image.base_digest) if subject.image else ("", "")
+        found, said = scan_reasons(subject.app, subject.scan, rules.limits, at, base=base, base_digest=digest)
         reasons += found
         notes += said
     failed = any(reason.result == "fail" for reason in reasons)

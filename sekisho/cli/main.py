@@ -165,6 +165,45 @@ def images(
     raise typer.Exit(commands.images(name, as_json=json))
 
 
+advisories = typer.Typer(
+    name="advisories",
+    help="What you deny as of now: a package and its versions, in a list of your own (docs/scanning.md).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(advisories, short_help="Deny packages as of now, and list what is denied.")
+
+
+@advisories.command("list", short_help="List what is denied in the running zone.")
+def advisories_list(zone: OfZone = "build", json: Json = False) -> None:
+    """List the advisories of your own that a zone's scans look into.
+
+    \b
+    Example: sekisho advisories list
+    """
+    from sekisho.cli import advisories as commands  # noqa: PLC0415
+
+    commands.show(zone, as_json=json)
+
+
+@advisories.command("publish", short_help="Publish the list: in force with the next scan.")
+def advisories_publish(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="The list; by default policies/advisories.yaml of this installation.", metavar="[FILE]"),
+    ] = None,
+    zone: OfZone = "build",
+) -> None:
+    """Publish advisories of your own in the running zone: every scan from now on looks into them.
+
+    \b
+    Example: sekisho advisories publish policies/advisories.yaml
+    """
+    from sekisho.cli import advisories as commands  # noqa: PLC0415
+
+    commands.publish(path, zone)
+
+
 @app.command(short_help="Run a working copy in the dev cluster, again at every save.")
 def dev(
     path: Annotated[Path, typer.Argument(help="Working copy with a score.yaml.", metavar="[PATH]")] = Path(),

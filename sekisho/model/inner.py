@@ -7,7 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from sekisho.model.base import COMMIT_PATTERN, DigestField, Document, NameField
+from sekisho.model.base import COMMIT_PATTERN, DIGEST_PATTERN, DigestField, Document, NameField
+
+
+def _without_empty(value: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if item or key not in names}
 
 
 class Result(StrEnum):
@@ -137,7 +141,18 @@ class Finding(Document):
     owner: Literal["platform", "workload"]
     """Who mends it: `platform` when it sits in the standard image, else `workload`."""
     suppressed: str = ""
-    """The waiver's reason, when a waiver holds; the finding stays in the report."""
+    """Always empty: what holds a finding is the policies' to say, never the report's."""
+    purl: str = ""
+    """The package's URL; empty for what is not about a package."""
+    published: str = ""
+    """Day on which the vulnerability became known, `2026-11-26`; empty where the database does not say."""
+    source: str = ""
+    """Where it is known from, when that is not the advisory database: the operator's own advisories."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and says nothing: reports that were signed before keep their bytes."""
+        return _without_empty(handler(self), "purl", "published", "source")
 
 
 class Coverage(Document):
@@ -162,6 +177,13 @@ class Scan(Document):
     coverage: Coverage
     sbom: str = DigestField
     """Digest of the normalised CycloneDX SBOM."""
+    own_advisories: str = Field(default="", pattern=f"^$|{DIGEST_PATTERN}")
+    """Digest of the operator's own advisories, when there were any to look into."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and says nothing: reports that were signed before keep their bytes."""
+        return _without_empty(handler(self), "own_advisories")
 
 
 # -- render ----------------------------------------------------------------------------------------------------

@@ -18,8 +18,11 @@ from typing import Any, Final
 from sekisho.errors import PermanentError, Refusal, TemporaryError
 from sekisho.oci import read_json
 
-RULES_FOR_SECRETS: Final = "disable-allow-rules:\n  - tests\n  - examples\n  - vendor\n  - markdown\n"
-"""The scanner skips tests/, *.md and others by default; a secret in a test is in the commit all the same."""
+_ALLOWED: Final = ("examples", "markdown", "tests", "vendor")
+_ALLOWED_IN_SYSTEMS: Final = ("anaconda-log", "dist-info", "golang", "locale-dir", "node.js", "python", "rubygems",
+                              "usr-dirs", "wordpress")  # fmt: skip
+"""Places in which the scanner does not look for secrets by default: those of a Linux system and of installed packages
+are left to it in an image, whose packages come from public indexes; in a commit there are no such places."""
 
 _SECONDS = 240.0
 _REPORT_LIMIT = 512 << 20
@@ -58,7 +61,7 @@ def scan(
     where = f"trivy {mode}"
     with tempfile.TemporaryDirectory(prefix="scan-", dir=cache) as scratch:
         folder = Path(scratch)
-        (folder / "secrets.yaml").write_text(RULES_FOR_SECRETS, encoding="utf-8")
+        (folder / "secrets.yaml").write_text(_rules_for_secrets(mode), encoding="utf-8")
         report = folder / "report.json"
         command = [str(binary), mode, "--cache-dir", str(cache), "--format", "json", "--output", str(report),
                    "--ignorefile", "", "--quiet", "--skip-version-check", "--disable-telemetry",
@@ -85,6 +88,11 @@ def scan(
             return read_json(report.read_bytes(), where=where)
         except (OSError, Refusal) as error:
             raise TemporaryError("The scanner ended without a whole report.", where=where, delay=5.0) from error
+
+
+def _rules_for_secrets(mode: str) -> str:
+    names = _ALLOWED if mode == "image" else (*_ALLOWED, *_ALLOWED_IN_SYSTEMS)
+    return "".join(("disable-allow-rules:\n", *(f"  - {name}\n" for name in names)))
 
 
 def _failure(said: str, where: str) -> Exception:

@@ -246,11 +246,11 @@ def finding(**change: Any) -> Finding:
     [
         (finding(), "fail", "Update jinja2 to 2.11 and lock again."),
         (finding(fixed=""), "fail", "There is no fix yet: replace jinja2"),
-        (finding(owner="platform"), "fail", "It sits in the standard image: the platform team updates it (2.11)"),
+        (finding(owner="platform"), "fail", "It sits in the standard image python: the platform team moves it to 2.11"),
         (finding(severity="HIGH"), "warn", "Update jinja2"),
         (finding(severity="MEDIUM"), "pass", ""),
         (finding(severity="UNKNOWN"), "pass", ""),
-        (finding(suppressed="not reachable"), "warn", ""),
+        (finding(suppressed="a report holds nothing back"), "fail", "Update jinja2 to 2.11 and lock again."),
         (finding(kind="secret", severity="LOW", package=""), "fail", "Revoke it now"),
         (finding(kind="secret", suppressed="it is only a test"), "fail", "Revoke it now"),
         (finding(kind="misconfiguration", severity="HIGH", package=""), "fail", "Change what"),

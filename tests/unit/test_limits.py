@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sekisho.errors import PermanentError
-from sekisho.limits import Waiver, at_least, load_limits
+from sekisho.limits import at_least, load_limits
 from sekisho.model import Finding, Severity
+from sekisho.waivers import Place, Waiver
 
 POLICIES = Path(__file__).parent.parent.parent / "policies"
 WAIVER = """\
@@ -78,7 +79,7 @@ def test_no_limits_is_no_pass(tmp_path: Path) -> None:
     [
         ("    package: jinja2\n", "", "exactly one of package and where"),
         ("    package: jinja2\n", "    package: jinja2\n    where: x\n", "exactly one of package and where"),
-        ("    app: shop\n", "", "/waivers/0/app"),
+        ("    app: shop\n", "", "/waivers/0: a waiver names exactly one of app and base"),
         ("    expires: 2026-12-31\n", "", "/waivers/0/expires"),
         ("2026-12-31", "never", "/waivers/0/expires"),
         ("    owner: security team\n", "", "/waivers/0/owner"),
@@ -110,16 +111,16 @@ def test_what_a_waiver_covers(tmp_path: Path) -> None:
         package="jinja2",
         owner="workload",
     )
-    assert waiver.covers("shop", finding)
-    assert not waiver.covers("shop2", finding)
-    assert not waiver.covers("shop", finding.model_copy(update={"package": "flask"}))
-    assert not waiver.covers("shop", finding.model_copy(update={"id": "CVE-2026-2"}))
-    assert not waiver.covers("shop", finding.model_copy(update={"kind": "secret"}))
+    assert waiver.covers(Place("shop"), finding)
+    assert not waiver.covers(Place("shop2"), finding)
+    assert not waiver.covers(Place("shop"), finding.model_copy(update={"package": "flask"}))
+    assert not waiver.covers(Place("shop"), finding.model_copy(update={"id": "CVE-2026-2"}))
+    assert not waiver.covers(Place("shop"), finding.model_copy(update={"kind": "secret"}))
     assert not waiver.expired(dt.date(2026, 12, 31))
     assert waiver.expired(dt.date(2027, 1, 1))
     place = Waiver.model_validate(waiver.model_dump() | {"package": "", "where": "Deployment/shop", "id": "KSV-1"})
     misconfiguration = finding.model_copy(
         update={"kind": "misconfiguration", "id": "KSV-1", "where": "Deployment/shop"}
     )
-    assert place.covers("shop", misconfiguration)
-    assert not place.covers("shop", misconfiguration.model_copy(update={"where": "Deployment/other"}))
+    assert place.covers(Place("shop"), misconfiguration)
+    assert not place.covers(Place("shop"), misconfiguration.model_copy(update={"where": "Deployment/other"}))
