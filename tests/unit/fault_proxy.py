@@ -137,59 +137,55 @@ def slow(until: threading.Event) -> Answer:
     return answer
 
 
-def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
-    target = urlsplit(proxy.upstream)
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    proxy: Proxy
+    upstream: http.client.HTTPConnection | None = None
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        upstream: http.client.HTTPConnection | None = None
+    def serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        agent = self.headers.get("user-agent") or ""
+        try:
+            self.send(self.proxy.answer(Request(self.command, self.path, agent, lambda: self.forward(body))))
+        except (Gone, OSError):
+            self.close_connection = True
 
-        def serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            agent = self.headers.get("user-agent") or ""
-            try:
-                reply = proxy.answer(Request(self.command, self.path, agent, lambda: self.forward(body)))
-                self.send(reply)
-            except (Gone, OSError):
-                self.close_connection = True
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = serve  # noqa: N815
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = serve  # noqa: N815
+    def forward(self, body: bytes) -> Reply:
+        if self.upstream is None:
+            target = urlsplit(self.proxy.upstream)
+            self.upstream = http.client.HTTPConnection(str(target.hostname), target.port, timeout=30)
+        headers = {key: value for key, value in self.headers.items() if key.lower() not in _OWN}
+        self.upstream.request(self.command, self.path, body=body or None, headers=headers)
+        response = self.upstream.getresponse()
+        length = response.getheader("content-length")
+        data = response.read()
+        kept = [(key, value) for key, value in response.getheaders() if key.lower() not in _OWN]
+        if self.command == "HEAD" and length:
+            kept.append(("Content-Length", length))
+        return Reply(response.status, tuple(kept), data)
 
-        def forward(self, body: bytes) -> Reply:
-            if self.upstream is None:
-                self.upstream = http.client.HTTPConnection(str(target.hostname), target.port, timeout=30)
-            headers = {key: value for key, value in self.headers.items() if key.lower() not in _OWN}
-            self.upstream.request(self.command, self.path, body=body or None, headers=headers)
-            response = self.upstream.getresponse()
-            length = response.getheader("content-length")
-            data = response.read()
-            kept = [(key, value) for key, value in response.getheaders() if key.lower() not in _OWN]
-            if self.command == "HEAD" and length:
-                kept.append(("Content-Length", length))
-            return Reply(response.status, tuple(kept), data)
+    def send(self, reply: Reply) -> None:
+        lines = [f"HTTP/1.1 {reply.status} X"]
+        lines += [f"{key}: {value}" for key, value in reply.headers]
+        if not any(key.lower() == "content-length" for key, _ in reply.headers):
+            lines.append(f"Content-Length: {0 if self.command == 'HEAD' else len(reply.body)}")
+        body = b"" if self.command == "HEAD" else reply.body
+        if reply.cut:
+            body = body[: len(body) // 2]
+            self.close_connection = True
+        # One piece: two would wait for each other on a loopback with delayed acknowledgements.
+        self.wfile.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
 
-        def send(self, reply: Reply) -> None:
-            lines = [f"HTTP/1.1 {reply.status} X"]
-            lines += [f"{key}: {value}" for key, value in reply.headers]
-            if not any(key.lower() == "content-length" for key, _ in reply.headers):
-                lines.append(f"Content-Length: {0 if self.command == 'HEAD' else len(reply.body)}")
-            body = b"" if self.command == "HEAD" else reply.body
-            if reply.cut:
-                body = body[: len(body) // 2]
-                self.close_connection = True
-            # One piece: two would wait for each other on a loopback with delayed acknowledgements.
-            self.wfile.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
+    def finish(self) -> None:
+        if self.upstream is not None:
+            self.upstream.close()
+        super().finish()
 
-        def finish(self) -> None:
-            if self.upstream is not None:
-                self.upstream.close()
-            super().finish()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 class _Server(ThreadingHTTPServer):
@@ -201,7 +197,7 @@ class _Server(ThreadingHTTPServer):
 def running_proxy(upstream: str) -> Iterator[Proxy]:
     """Run a proxy in front of a registry until the block ends."""
     proxy = Proxy(upstream=upstream)
-    server = _Server(("127.0.0.1", 0), _handler(proxy))
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": proxy}))
     proxy.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
