@@ -366,6 +366,11 @@ repeat() {{ cp {self.place.reports}/"$1.json" "$out"; }}
     async def _take(self, push: Push) -> None:
         assert self.zone.take(push)
 
+    def forget_verdict(self) -> None:
+        """Let the zone forget what became of the commit, as if it had been killed before it wrote that down."""
+        for path in (*(self.home.state / "commits").rglob("*.json"), *(self.home.state / "events").rglob("*.jsonl")):
+            path.unlink()
+
     def takes_the_queue(self) -> Outcome:
         """Let the zone take what the receiver queued."""
         self.loop.run_until_complete(self.zone._turn())
