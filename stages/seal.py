@@ -123,6 +123,7 @@ class SealStage:
         """
         parts = _parts(subject)
         now = int(self._clock())
+        self._check_key(now)
         app = subject.revision.app
         release = Release(
             app=app,
@@ -143,6 +144,22 @@ class SealStage:
             self._witness.note(verified.statements, now)
         put_record(self._registry, sealed.repository, self._tag(subject), sealed, signer=self._signer)
         return sealed
+
+    def _check_key(self, now: int) -> None:
+        """Check that the verifier's own key counts, before anything is written that nobody would believe.
+
+        Raises:
+            PermanentError: it does not.
+        """
+        key_id = self._signer.key_id
+        known = [key for key in self._trust.current().for_role("verifier") if key.key_id == key_id]
+        problem = known[0].problem_at(now) if known else "is not in the trust root"
+        if problem:
+            raise PermanentError(
+                f"The verifier key {key_id[:16]} {problem}.",
+                where="trust root",
+                remedy="Look at the clock and at the key's dates in the trust root.",
+            )
 
     def _keep(self, judgement: Judgement) -> Digest:
         """Keep the judgement beside the release, with which it travels."""

@@ -219,9 +219,13 @@ class Place:
 
     def restore(self, name: str, home: Path) -> None:
         """Set the registry and a zone's home to a snapshot."""
+        self.restore_registry(name)
+        shutil.copytree(self.snapshots / name / "home", home, symlinks=True, dirs_exist_ok=True)
+
+    def restore_registry(self, name: str) -> None:
+        """Set the registry to a snapshot."""
         shutil.rmtree(self.storage, ignore_errors=True)
         shutil.copytree(self.snapshots / name / "registry", self.storage)
-        shutil.copytree(self.snapshots / name / "home", home, symlinks=True, dirs_exist_ok=True)
 
     def keep(self, name: str, home: Path) -> None:
         """Take a snapshot."""
@@ -248,8 +252,7 @@ class GateLine:
         self.timeout = 20.0
         self.tries = glue._RETRIES + 1
         """How often the engine's task tries a stage that has a temporary error."""
-        self.loop = asyncio.new_event_loop()
-        self._rest, self._go = asyncio.Event(), asyncio.Event()
+        self.new_loop()
         monkeypatch.setenv("SEKISHO_HOME", str(home))
         monkeypatch.setattr(registry_http, "_FIRST_DELAY", 0.0005)
         monkeypatch.setattr(context, "Registry", lambda _: Registry(place.proxy.url, timeout=self.timeout))
@@ -263,6 +266,11 @@ class GateLine:
         self.home = ZoneHome(Zone.BUILD)
         self.gate: Gatekeeper
         self.zone: BuildZone
+
+    def new_loop(self) -> None:
+        """Begin with a loop of one's own, as a process that was forked must."""
+        self.loop = asyncio.new_event_loop()
+        self._rest, self._go = asyncio.Event(), asyncio.Event()
 
     def close(self) -> None:
         """End what still waits."""
@@ -365,6 +373,11 @@ repeat() {{ cp {self.place.reports}/"$1.json" "$out"; }}
 
     async def _take(self, push: Push) -> None:
         assert self.zone.take(push)
+
+    def wipe_state(self) -> None:
+        """Empty what the zone's process remembers: it is as new, with one commit in its repository."""
+        shutil.rmtree(self.home.state)
+        self.home.state.mkdir()
 
     def forget_verdict(self) -> None:
         """Let the zone forget what became of the commit, as if it had been killed before it wrote that down."""
