@@ -2,6 +2,9 @@
 
 Developers read along: every stage tells the event log when it starts and how it ended. A stage's refusal does not end
 the run; what can still be judged is judged, so that a push shows all its problems at once.
+
+Only what looks at the commit itself can refuse it. From the scan on, the stages work on the line's own documents: what
+does not verify there is a fault of the line, which ends the run without a verdict and is judged again.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.context import Gatekeeper, gatekeeper
-from flows.glue import alive, in_markdown, leave_artifact, step
-from sekisho.errors import Refusal, SekishoError
+from flows.glue import alive, in_markdown, in_words, leave_artifact, step
+from sekisho.errors import Refusal, SekishoError, VerificationError
 from sekisho.model import Image, JudgeInput, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
 from sekisho.score import read_score, reader
 from sekisho.stage import Outcome, run_stage
@@ -38,6 +41,8 @@ T = TypeVar("T")
 _SHORT = 12
 _SCREEN = 40
 _UNBUILT = "sha256:" + "0" * 64
+_REFUSES = ("source", "build", "render")
+"""Stages whose input is the developer's: their NO is one about the commit."""
 
 
 @dataclass
@@ -58,21 +63,31 @@ class _Told:
         self.gate.events.write(self.app, self.commit, {"stage": stage, "state": state, "message": message, **more})
 
     async def stage(self, name: str, call: Callable[[], Outcome[T]], say: Callable[[T], str]) -> T | None:
-        """Run a stage; None when it refused, and then the reason stands among the problems."""
+        """Run a stage; None when it refused, and then the reason stands among the problems.
+
+        Raises:
+            SekishoError: the stage has a fault.
+        """
         self.event(name, "start")
         start = time.monotonic()
         try:
             outcome = await step(name, self.subject, call)
         except Refusal as refusal:
-            self.refused(name, refusal, time.monotonic() - start)
-            return None
-        except SekishoError as error:
-            self.event(name, "failed", str(error), seconds=round(time.monotonic() - start, 3))
+            if name in _REFUSES and not isinstance(refusal, VerificationError):
+                self.refused(name, refusal, time.monotonic() - start)
+                return None
+            self.failed(name, refusal, time.monotonic() - start)
+            raise
+        except Exception as error:
+            self.failed(name, error, time.monotonic() - start)
             raise
         self.seconds[name] = outcome.seconds
         known = " (known)" if outcome.found else ""
         self.event(name, "done", say(outcome.value) + known, seconds=round(outcome.seconds, 3))
         return outcome.value
+
+    def failed(self, stage: str, error: Exception, seconds: float) -> None:
+        self.event(stage, "failed", in_words(error), seconds=round(seconds, 3))
 
     def refused(self, stage: str, refusal: Refusal, seconds: float) -> None:
         found = reasons_of(refusal, stage)
@@ -163,7 +178,7 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
         lambda word: f"{word.verdict.result}, {len(word.verdict.reasons)} rules",
     )
     if judgement is None:
-        raise SekishoError("The judge refused to judge.", where=told.subject, remedy="See the build zone's log.")
+        raise SekishoError("The judge gave no verdict.", where=told.subject)
     verdict = judgement.verdict
     if verdict.result is not Result.PASSED or not gate.limits.releases(branch):
         return verdict, None

@@ -104,7 +104,8 @@ class SealStage:
 
     def find(self, subject: SealInput) -> SealedRelease | None:
         """Return the release that was sealed from this before, if it still stands in the registry."""
-        sealed = get_record(self._registry, self._repository(subject), self._tag(subject), SealedRelease)
+        place, tag = self._repository(subject), self._tag(subject)
+        sealed = get_record(self._registry, place, tag, SealedRelease, signer=self._signer)
         if sealed is None:
             return None
         for digest in (sealed.digest, sealed.summary):
@@ -122,6 +123,7 @@ class SealStage:
         """
         parts = _parts(subject)
         now = int(self._clock())
+        self._check_key(now)
         app = subject.revision.app
         release = Release(
             app=app,
@@ -140,8 +142,24 @@ class SealStage:
         self._mark_image(sealed)
         if self._witness is not None:
             self._witness.note(verified.statements, now)
-        put_record(self._registry, sealed.repository, self._tag(subject), sealed)
+        put_record(self._registry, sealed.repository, self._tag(subject), sealed, signer=self._signer)
         return sealed
+
+    def _check_key(self, now: int) -> None:
+        """Check that the verifier's own key counts, before anything is written that nobody would believe.
+
+        Raises:
+            PermanentError: it does not.
+        """
+        key_id = self._signer.key_id
+        known = [key for key in self._trust.current().for_role("verifier") if key.key_id == key_id]
+        problem = known[0].problem_at(now) if known else "is not in the trust root"
+        if problem:
+            raise PermanentError(
+                f"The verifier key {key_id[:16]} {problem}.",
+                where="trust root",
+                remedy="Look at the clock and at the key's dates in the trust root.",
+            )
 
     def _keep(self, judgement: Judgement) -> Digest:
         """Keep the judgement beside the release, with which it travels."""
@@ -186,7 +204,7 @@ class SealStage:
         return fitting[-1]
 
     def _summary(self, release: Release, digest: Digest, judged: Digest, now: int) -> Digest:
-        """Sign the summary, or take up the one that an interrupted run left."""
+        """Sign the summary, or take up the one that an interrupted run left, and complete it for older tools."""
         repository = release_repository(release.app)
         statement = summary_statement(digest, release, at=now, levels=self._levels, judgement=judged)
         earlier = find_statements(
@@ -200,6 +218,8 @@ class SealStage:
         )
         for item in earlier:
             if {**item.statement.predicate, "timeVerified": ""} == {**statement.predicate, "timeVerified": ""}:
+                attach_bundle(self._registry, repository, digest, item.bundle)
+                sign_image(self._registry, repository, digest, self._signer)
                 return item.manifest
         return attach_statement(self._registry, repository, statement, self._signer)
 

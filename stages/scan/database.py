@@ -209,6 +209,11 @@ def _unpack(packed: Path, target: Path) -> None:
         raise PermanentError(f"The advisory database is damaged: {error}", where=REPOSITORY, remedy=_REMEDY) from error
     if found != set(_FILES):
         raise PermanentError("The advisory database is not whole.", where=REPOSITORY, remedy=_REMEDY)
+    try:
+        root_keys(target / "trivy.db")
+    except PermanentError as error:
+        said = f"The advisory database is damaged: {error.what}"
+        raise PermanentError(said, where=REPOSITORY, remedy=_REMEDY) from error
 
 
 def _updated(path: Path) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from sekisho.canonical import Digest, digest_of_json, hex_of
 from sekisho.errors import PermanentError
+from sekisho.keys import Signer
 from sekisho.model import Coverage, Document, Finding, Image, Tool
 from sekisho.oci import Manifest, read_json
 from sekisho.records import get_record, put_record
@@ -72,14 +73,14 @@ def part_key(registry: Registry, image: Image, scanner: Tool, used: Current) -> 
     )
 
 
-def kept_part(registry: Registry, image: Image, key: Digest) -> ImagePart | None:
-    """Return what was found in an image before, if the registry holds it."""
-    return get_record(registry, image.repository, _tag(key), ImagePart)
+def kept_part(registry: Registry, image: Image, key: Digest, signer: Signer) -> ImagePart | None:
+    """Return what was found in an image before, if the registry holds it and the scanner signed it."""
+    return get_record(registry, image.repository, _tag(key), ImagePart, signer=signer)
 
 
-def keep_part(registry: Registry, image: Image, key: Digest, part: ImagePart) -> None:
+def keep_part(registry: Registry, image: Image, key: Digest, part: ImagePart, signer: Signer) -> None:
     """Keep what was found in an image."""
-    put_record(registry, image.repository, _tag(key), part)
+    put_record(registry, image.repository, _tag(key), part, signer=signer)
 
 
 def scan_image(

@@ -99,7 +99,9 @@ class ScanStage:
     def record(self, subject: ScanInput) -> ScanRecord | None:
         """Return the stage's note about a subject, if all that it names is there."""
         repository = subject.image.repository
-        record = get_record(self._registry, repository, _tag("scan", self.key(subject)), ScanRecord)
+        record = get_record(
+            self._registry, repository, _tag("scan", self.key(subject)), ScanRecord, signer=self._signer
+        )
         if record is None:
             return None
         whole = self._registry.has_blob(repository, Digest(record.scan.sbom)) and all(
@@ -136,7 +138,9 @@ class ScanStage:
         ]  # fmt: skip
         check_current(self._registry, means.used, repository)
         record = ScanRecord(scan=scan, statement=said[0], sbom_statement=said[1])
-        put_record(self._registry, repository, _tag("scan", self._key(subject, means.used)), record)
+        put_record(
+            self._registry, repository, _tag("scan", self._key(subject, means.used)), record, signer=self._signer
+        )
         return scan
 
     def _means(self) -> _Means:
@@ -170,11 +174,13 @@ class ScanStage:
 
     def _image(self, image: Image, means: _Means) -> ImagePart:
         key = part_key(self._registry, image, means.tool, means.used)
-        kept = kept_part(self._registry, image, key)
+        kept = kept_part(self._registry, image, key, self._signer)
         if kept is not None:
             return kept
         part = scan_image(self._registry, image, means.binary, means.database, means.own)
-        keep_part(self._registry, image, key, part)
+        if not any(item.kind == "coverage" for item in part.findings):
+            # What was not looked at is looked at again: a scanner that saw nothing once must not have the last word.
+            keep_part(self._registry, image, key, part, self._signer)
         return part
 
     def _source(self, subject: ScanInput, means: _Means) -> SourcePart:
@@ -182,11 +188,12 @@ class ScanStage:
         folder = workload(subject.tree, revision)
         used = [means.used.database, means.used.own or ""]
         key = digest_of_json(["source", RECIPE, revision.tree, revision.path, means.tool.digest, used])
-        kept = get_record(self._registry, repository, _tag("scan-source", key), SourcePart)
+        kept = get_record(self._registry, repository, _tag("scan-source", key), SourcePart, signer=self._signer)
         if kept is not None:
             return kept
         part = scan_source(folder, (means.binary, means.tool), self._cache, means.database, means.own)
-        put_record(self._registry, repository, _tag("scan-source", key), part)
+        if not any(parse.lock_gaps(subject.image, part.packages)):
+            put_record(self._registry, repository, _tag("scan-source", key), part, signer=self._signer)
         return part
 
 

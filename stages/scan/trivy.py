@@ -8,6 +8,7 @@ so everything but 0 is a failure of the scanner, and a failure is never an empty
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -29,8 +30,11 @@ _GRACE = 5.0
 _REPORT_LIMIT = 512 << 20
 _BUSY = ("connection refused", "timeout", "timed out", "connection reset", "no such host", "temporarily",
          "may be in use", "unexpected EOF", "context canceled", "context deadline exceeded",
-         "500 Internal", "502 Bad", "503 Service", "no space left", "out of memory",
-         "cannot allocate memory")  # fmt: skip
+         "500 Internal", "502 Bad", "503 Service", "no space left")  # fmt: skip
+_MEMORY = ("out of memory", "cannot allocate memory", "failed to reserve", "page summary memory")
+_MEMORY_REMEDY = "If nobody killed it, there was too little memory for it: see the kernel's log."
+_PREFIX = re.compile(r"^\S+\tFATAL\t(Fatal error\t)?")
+"""What the scanner puts before its last words: time and level."""
 
 
 def scan(
@@ -75,7 +79,9 @@ def scan(
             raise PermanentError(f"The scanner cannot be run: {error}", where=where) from error
         said = done.stderr.decode("utf-8", "replace")
         if done.returncode < 0:
-            raise TemporaryError(f"The scanner was killed by signal {-done.returncode}.", where=where, delay=5.0)
+            raise TemporaryError(
+                f"The scanner was killed by signal {-done.returncode}.", where=where, remedy=_MEMORY_REMEDY, delay=5.0
+            )
         if done.returncode:
             raise _failure(said, where)
         try:
@@ -93,7 +99,12 @@ def _rules_for_secrets(mode: str) -> str:
 
 def _failure(said: str, where: str) -> Exception:
     lines = [line for line in said.strip().splitlines() if line.strip()]
-    last = "".join(letter for letter in (lines[-1] if lines else "it said nothing") if letter.isprintable())[-400:]
+    if any(word in said for word in _MEMORY):
+        return TemporaryError("The scanner ran out of memory.", where=where, remedy=_MEMORY_REMEDY, delay=5.0)
+    # A crash of Go's runtime says why in its first line; the rest is a stack.
+    lines = [line for line in lines if line.startswith(("panic:", "fatal error:"))][:1] or lines
+    last = " ".join((_PREFIX.sub("", lines[-1]) if lines else "it said nothing").split())
+    last = "".join(letter for letter in last if letter.isprintable())[-400:]
     if any(word in said for word in _BUSY):
         return TemporaryError(f"The scanner failed: {last}", where=where, delay=5.0)
     return PermanentError(f"The scanner failed: {last}", where=where, remedy="See sekisho doctor on the build zone.")

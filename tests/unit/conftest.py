@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +116,17 @@ def running_registry() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def registry_in() -> Callable[[Path], tuple[str, subprocess.Popen[bytes]]]:
+    """Start a registry of one's own with its storage in a folder; whoever starts it ends it."""
+
+    def start(folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
+        port = free_port()
+        return f"http://127.0.0.1:{port}", start_registry(folder, port)
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -271,6 +271,49 @@ def test_a_restart_takes_up_what_has_no_verdict(line: Line) -> None:
     assert (line.queue / "bad.refused").exists()
 
 
+class Mirror:
+    """A registry that says which advisories it offers."""
+
+    def __init__(self, name: str) -> None:
+        self.digest = digest_of(name.encode())
+
+    def resolve(self, _repository: str, _tag: str) -> Digest | None:
+        return self.digest
+
+
+def test_what_failed_for_old_advisories_alone_is_judged_again_when_there_are_others(line: Line) -> None:
+    mirror = Mirror("old")
+    line.registry = mirror  # type: ignore[assignment]
+    failures = {1: ("scan/database",), 2: ("scan/database", "scan/secrets"), 3: ("scan/vulnerabilities",)}
+    for number, rules in failures.items():
+        reasons = tuple(Reason(rule=rule, stage="judge", result="fail", message="x") for rule in rules)
+        verdict = Verdict(app="x", commit=commit(number), result=Result.FAILED, policy=POLICY, reasons=reasons)
+        line.commits.put(
+            CommitRecord(
+                app=f"app{number}", commit=commit(number), branch="main", at=1, state="failed", verdict=verdict
+            )
+        )
+
+    async def turns(times: int) -> None:
+        for _ in range(times):
+            await line.zone._advisories()
+            await line.settled()
+
+    asyncio.run(turns(3))  # the first look: the mirror may have changed while the zone was down
+    assert [app for app, *_ in line.judged] == ["app1"]
+    assert line.reasons == ["the mirror has other advisories"]
+    mirror.digest = digest_of(b"fresh")
+    asyncio.run(turns(2))
+    assert len(line.judged) == 1  # it passed
+
+
+def test_an_error_that_says_nothing_is_told_by_its_kind(line: Line) -> None:
+    line.zone._fault(line.push(1), KeyError("digest"))
+    assert "KeyError: 'digest'" in line.events.read("shop", commit(1))[-1]["message"]
+    line.zone._fault(line.push(1), RuntimeError())
+    assert line.events.read("shop", commit(1))[-1]["message"] == "RuntimeError without a word."
+
+
 def test_a_stranger_cannot_name_a_folder(line: Line) -> None:
     for wrong in ({"app": "../x"}, {"commit": "HEAD"}, {"branch": "x" * 300}):
         body: dict[str, Any] = {"app": "shop", "commit": commit(1), "branch": "main", **wrong}

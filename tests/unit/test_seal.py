@@ -176,7 +176,7 @@ def test_an_interrupted_seal_is_taken_up(line, monkeypatch):
     subject = line.seal_input("seal-again")
     put_record = "stages.seal.put_record"
 
-    def broken(*_):
+    def broken(*_, **__):
         raise TemporaryError("The network broke off.")
 
     with monkeypatch.context() as patch:
