@@ -109,12 +109,19 @@ class BuildZone:
             forever("standards", self._standards, pause=_STANDARDS_SECONDS, after_error=_AGAIN_SECONDS),
             forever("rebase", self._rebase, pause=_REBASE_SECONDS),
             asyncio.to_thread(self._sweep),
+            asyncio.to_thread(self._witness),
         ]
 
     async def _standards(self) -> None:
         """Judge standard images that have no verdict under what is in force; a look costs a few requests."""
         if await asyncio.to_thread(self.gate.standards.pending):
             await standard_images()
+
+    def _witness(self) -> None:
+        try:
+            self.gate.witness_offered()
+        except SekishoError as error:
+            _LOG.warning("Not all of what was sealed before is noted; the next start goes on: %s", error)
 
     def _sweep(self) -> None:
         try:
