@@ -331,17 +331,9 @@ class Border:
 
     def witness_deployed(self) -> None:
         """Note what was deployed here before the zone kept a book of what it saw."""
-        known = self.witness.times()
-        for app in self.desk.apps():
-            for item in self.desk.deployed(app):
-                held = self.desk.plan(item.deployment.plan)
-                if held is None or held.offer.summary in known:
-                    continue
-                try:
-                    verified = self._verified(held.offer, self.required)
-                except Refusal:
-                    continue  # it does not count today; noting it would make it count
-                self.witness.note(verified.statements, int(time.time()))
+        plans = (self.desk.plan(item.deployment.plan) for app in self.desk.apps() for item in self.desk.deployed(app))
+        offers = [held.offer for held in plans if held is not None]
+        self.witness.catch_up(offers, lambda offer: self._verified(offer, self.required).statements, int(time.time()))
 
     # -- watch ---------------------------------------------------------------------------------------------
 

@@ -112,6 +112,7 @@ class BuildZone:
             forever("rebase", self._rebase, pause=_REBASE_SECONDS),
             forever("advisories", self._advisories, pause=_AGAIN_SECONDS),
             asyncio.to_thread(self._sweep),
+            asyncio.to_thread(self._witness),
         ]
 
     async def _standards(self) -> None:
@@ -132,6 +133,12 @@ class BuildZone:
             if record.state == "failed" and waits_for_advisories(record.verdict):
                 _LOG.info("Judging %s %s again: the mirror has other advisories.", record.app, record.commit)
                 self._start(_push_of(record, reason="the mirror has other advisories"))
+
+    def _witness(self) -> None:
+        try:
+            self.gate.witness_offered()
+        except SekishoError as error:
+            _LOG.warning("Not all of what was sealed before is noted; the next start goes on: %s", error)
 
     def _sweep(self) -> None:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -98,6 +99,14 @@ class Gatekeeper:
         return export_bundle(
             verify_release(self.registry, offer, self.trust.current(), witnessed=witnessed)
         ).canonical()
+
+    def witness_offered(self) -> None:
+        """Note what was sealed here before the zone kept a book of what it saw."""
+        self.witness.catch_up(
+            self.feed.offers(),
+            lambda offer: verify_release(self.registry, offer, self.trust.current()).statements,
+            int(time.time()),
+        )
 
     def judgement(self, app: str, commit: str) -> bytes | None:
         """Return the newest judgement of a commit as a file, or None."""

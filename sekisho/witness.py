@@ -12,14 +12,14 @@ that a signature on it would add nothing. Without it, for example after a loss, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pydantic import Field
 
 from sekisho.errors import PermanentError, Refusal
 from sekisho.journal import Journal
-from sekisho.model import DigestField, Document
+from sekisho.model import DigestField, Document, Offer
 
 WITNESS_FILE = "witness.jsonl"
 """The book's name in a zone's state."""
@@ -69,6 +69,27 @@ class WitnessBook:
             for statement in sorted(set(statements) - self._times.keys()):
                 self._journal.append(Seen(statement=statement, at=at).canonical())
             self._load()
+
+    def catch_up(self, offers: Iterable[Offer], verify: Callable[[Offer], Iterable[str]], at: int) -> None:
+        """Note releases of before there was a book, those that count today; noting any other would make it count.
+
+        Args:
+            offers: the releases.
+            verify: verifies one and returns its statements, or raises Refusal.
+            at: the time, seconds since the epoch.
+
+        Raises:
+            TemporaryError: a registry, a trust root or the disk cannot be used.
+        """
+        known = self.times()
+        for offer in offers:
+            if offer.summary in known:
+                continue
+            try:
+                statements = tuple(verify(offer))
+            except Refusal:
+                continue
+            self.note(statements, at)
 
     def _load(self) -> None:
         lines = self._journal.lines()

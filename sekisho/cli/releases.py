@@ -47,6 +47,7 @@ def show(release: str, *, as_json: bool) -> None:
     document = found.get("release")
     if isinstance(document, dict):
         _show_document(document)
+        say(f"why       sekisho why {short(found['digest'])}")
     else:
         say(f"commit    {found['commit']}")
         say("The release's documents cannot be had just now, or do not verify: sekisho verify says which.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from flows.border import Border
+from flows.context import Gatekeeper
 from flows.desk import Deployed, Desk, HeldPlan
 from sekisho.errors import Refusal, TemporaryError, VerificationError
 from sekisho.feed import FeedStore
@@ -15,6 +17,7 @@ from sekisho.keys import TrustedKey, TrustFile, TrustRoot
 from sekisho.model import Deployment, DryRun, Offer, Plan
 from sekisho.profile import Profile, WatchSpec
 from sekisho.registry import Registry
+from sekisho.witness import WitnessBook
 from sekisho.zones import Zone, ZoneHome
 
 from .conftest import COMMIT, Line
@@ -143,6 +146,17 @@ def test_what_ran_before_there_was_a_book_is_noted_while_it_counts(zone: Border,
     assert gone.summary not in noted
     zone.witness_deployed()
     assert zone.witness.times() == noted
+
+
+def test_the_build_zone_catches_up_with_what_it_offers(line: Line, tmp_path: Path) -> None:
+    offer, gone = line.offer("caught-up"), line.offer("never-sealed").model_copy(update={"commit": "d" * 40})
+    feed, book = FeedStore(tmp_path / "feed.jsonl"), WitnessBook(tmp_path / "witness.jsonl")
+    for item in (gone, offer):
+        feed.append(app=item.app, release=item.release, summary=item.summary, commit=item.commit)
+    gate = SimpleNamespace(witness=book, feed=feed, registry=line.registry, trust=line.trust)
+    Gatekeeper.witness_offered(cast("Any", gate))
+    assert offer.summary in book.times()
+    assert gone.summary not in book.times()
 
 
 def test_another_zones_book_is_not_this_zones(

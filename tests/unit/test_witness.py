@@ -14,6 +14,7 @@ from sekisho.canonical import digest_of
 from sekisho.errors import PermanentError, TemporaryError, VerificationError
 from sekisho.keys import FileSigner, TrustedKey, TrustFile, TrustRoot, load_trust, trusted_key
 from sekisho.model import Offer
+from sekisho.ops import bundles
 from sekisho.registry import Registry
 from sekisho.releases import export_bundle, verify_bundle, verify_release
 from sekisho.stage import run_stage
@@ -163,6 +164,22 @@ def test_the_build_zone_notes_what_it_seals(line: Line, tmp_path: Path) -> None:
     data = export_bundle(verified).canonical()
     assert verify_bundle(data, retired, at=NOW + DAY, witnessed=book.times()).ok
     assert not verify_bundle(data, retired, at=NOW + DAY).ok
+
+
+def test_ops_knows_a_release_after_its_key_retired(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer = line.offer("witness-ops")
+    data = export_bundle(verify_release(line.registry, offer, line.trust, at=NOW)).canonical()
+    book, clock = WitnessBook(tmp_path / "book"), [NOW]
+    monkeypatch.setattr(bundles.time, "time", lambda: clock[0])
+    retired = told(line.trust, "verifier", not_after=NOW + DAY)
+    assert bundles.verified_release(data, offer.release, retired, book).app == "witness-ops"
+
+    clock[0] = NOW + 2 * DAY
+    assert bundles.verified_release(data, offer.release, retired, book).app == "witness-ops"
+    with pytest.raises(VerificationError, match=r"summary: The verifier key .* retired"):
+        bundles.verified_release(data, offer.release, retired)
+    with pytest.raises(VerificationError):
+        bundles.verified_release(data, offer.release, told(line.trust, "verifier", revoked_from=0), book)
 
 
 # -- the book ----------------------------------------------------------------------------------------------------
