@@ -20,7 +20,8 @@ from sekisho.verdict_groups import items, mends_all
 from sekisho.verdict_rules import RULES, RuleText, with_policies
 from sekisho.verdict_text import verdict_lines
 from stages.judge import Rules, judge, load_rules
-from tests.unit.test_judge import AT, scanned
+
+from .test_judge import AT, scanned
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
