@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,7 +25,7 @@ from sekisho.errors import PermanentError, Refusal, SekishoError
 from sekisho.evidence import attach_statement
 from sekisho.feed import FeedStore
 from sekisho.inventory import read_inventory
-from sekisho.keys import FileSigner, TrustRoot, load_trust
+from sekisho.keys import FileSigner, Trust, TrustFile
 from sekisho.kube import Kube
 from sekisho.model import (
     Bound,
@@ -45,16 +46,18 @@ from sekisho.policy import PolicySet, load_policies
 from sekisho.profile import Profile, load_profile
 from sekisho.receipts import receipt_statement
 from sekisho.registry import Registry
-from sekisho.releases import Requirement, export_bundle, load_release, verify_release
+from sekisho.releases import Requirement, VerifiedRelease, export_bundle, load_release, verify_release
 from sekisho.stage import run_stage
 from sekisho.standard import StandardImages, load_standard
 from sekisho.vault import FileVault
+from sekisho.witness import WITNESS_FILE, WitnessBook
 from sekisho.zones import Port, Zone, ZoneHome, address
 from stages import agents, apply, gate, plan, verify, watch
 from stages.bind import Services, bind
 from stages.harden import harden
 from stages.receive import ReceiveStage
 
+_LOG = logging.getLogger(__name__)
 HEALTHY = "healthy"
 _PAGES = 200
 """Pages of the upstream feed that are looked through for one release."""
@@ -90,7 +93,7 @@ class Border:
     source: Registry
     upstream: FeedClient
     ops: OpsClient | None
-    trust: TrustRoot
+    trust: Trust
     signer: FileSigner
     standard: StandardImages
     policies: PolicySet
@@ -110,6 +113,11 @@ class Border:
     def required(self) -> tuple[Requirement, ...]:
         """Whose word a release needs here."""
         return self.profile.source.require if self.profile.source else ("verifier",)
+
+    @functools.cached_property
+    def witness(self) -> WitnessBook:
+        """What this zone verified, and when it did so first."""
+        return WitnessBook(self.home.state / WITNESS_FILE)
 
     @asynccontextmanager
     async def exclusive(self, app: str) -> AsyncIterator[None]:
@@ -169,6 +177,7 @@ class Border:
             self.trust,
             self.required,
             workdir=self.home.cache / "receive",
+            witness=self.witness,
         )
         return run_stage(stage, offer).value
 
@@ -267,7 +276,9 @@ class Border:
         """Return the plan that was healthy before this one, or None."""
         for item in reversed(self.desk.deployed(planned.app)):
             held = self.desk.plan(item.deployment.plan)
-            if held is not None and item.deployment.plan != planned.identity():
+            if held is None or item.deployment.plan == planned.identity():
+                continue
+            if self.counts(held.plan, held.offer):
                 return held.plan
         return None
 
@@ -297,7 +308,40 @@ class Border:
         offer = self.feed.offer(release)
         if offer is None:
             return None
-        return export_bundle(verify_release(self.registry, offer, self.trust)).canonical()
+        return export_bundle(self._verified(offer, ("verifier",))).canonical()
+
+    def _verified(self, offer: Offer, require: tuple[Requirement, ...]) -> VerifiedRelease:
+        """Verify a release that was received here, under the keys that count today for what was seen when it was.
+
+        Raises:
+            Refusal: it does not verify any longer.
+            TemporaryError: the zone's own registry or trust root cannot be read.
+        """
+        trust, witnessed = self.trust.current(), self.witness.times()
+        return verify_release(self.registry, offer, trust, require, witnessed=witnessed)
+
+    def counts(self, plan: Plan, offer: Offer) -> bool:
+        """Return whether a release may still be gone back to: a key that was revoked takes its releases with it."""
+        try:
+            self._verified(offer, self.required)
+        except Refusal as refusal:
+            _LOG.warning("%s is not gone back to: %s", plan.release, refusal)
+            return False
+        return True
+
+    def witness_deployed(self) -> None:
+        """Note what was deployed here before the zone kept a book of what it saw."""
+        known = self.witness.times()
+        for app in self.desk.apps():
+            for item in self.desk.deployed(app):
+                held = self.desk.plan(item.deployment.plan)
+                if held is None or held.offer.summary in known:
+                    continue
+                try:
+                    verified = self._verified(held.offer, self.required)
+                except Refusal:
+                    continue  # it does not count today; noting it would make it count
+                self.witness.note(verified.statements, int(time.time()))
 
     # -- watch ---------------------------------------------------------------------------------------------
 
@@ -387,7 +431,7 @@ def border() -> Border:
         source=Registry(profile.source.registry),
         upstream=FeedClient(profile.source.feed),
         ops=OpsClient(f"http://{address(Zone.OPS)}:{Port.OPS}"),
-        trust=load_trust(home.trust / "root.json"),
+        trust=TrustFile(home.trust / "root.json"),
         signer=signer,
         standard=load_standard(home.policies),
         policies=load_policies(home.policies),

@@ -15,12 +15,13 @@ from fastapi import FastAPI, Path
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from flows.commits import verdict_of
+from flows.commits import verdict_of, waits_for_advisories
 from flows.context import Gatekeeper, gatekeeper
-from flows.glue import forever
+from flows.glue import forever, in_words
 from flows.inner import inner_loop
 from flows.rebase import Rebase, RebaseBook, due
 from flows.standards import standard_images
+from sekisho.advisories import REPOSITORY, TAG
 from sekisho.canonical import Digest
 from sekisho.errors import Held, Refusal, SekishoError
 from sekisho.feed import CommitRecord, create_feed_app
@@ -67,6 +68,7 @@ class BuildZone:
         self._rebases = RebaseBook(self.gate.home.state / "rebases")
         self._rebasing: dict[tuple[str, str], Rebase] = {}
         self._releases: dict[str, Release] = {}
+        self._advisories_seen: Digest | None = None
 
     def api(self) -> FastAPI:
         """Return the zone's own API: loopback, for the receiver's hook."""
@@ -95,8 +97,10 @@ class BuildZone:
             gate.bundle,
             commits=gate.commits,
             progress=gate.progress,
-            verify=lambda data: verify_receipt(data, gate.trust),
+            verify=lambda data: verify_receipt(data, gate.trust.current()),
             standard=gate.standards.states,
+            judgement=gate.judgement,
+            rules=gate.rules,
             title="Sekisho build feed",
         )
 
@@ -106,6 +110,7 @@ class BuildZone:
             forever("queue", self._turn, pause=0.0),
             forever("standards", self._standards, pause=_STANDARDS_SECONDS, after_error=_AGAIN_SECONDS),
             forever("rebase", self._rebase, pause=_REBASE_SECONDS),
+            forever("advisories", self._advisories, pause=_AGAIN_SECONDS),
             asyncio.to_thread(self._sweep),
         ]
 
@@ -113,6 +118,20 @@ class BuildZone:
         """Judge standard images that have no verdict under what is in force; a look costs a few requests."""
         if await asyncio.to_thread(self.gate.standards.pending):
             await standard_images()
+
+    async def _advisories(self) -> None:
+        """Judge again what failed for want of fresh advisories alone, when the mirror has others.
+
+        The commit is not to blame, so nobody can mend it by a push.
+        """
+        digest = await asyncio.to_thread(self.gate.registry.resolve, REPOSITORY, TAG)
+        seen, self._advisories_seen = self._advisories_seen, digest
+        if digest is None or digest == seen:
+            return
+        for record in self.gate.commits.newest():
+            if record.state == "failed" and waits_for_advisories(record.verdict):
+                _LOG.info("Judging %s %s again: the mirror has other advisories.", record.app, record.commit)
+                self._start(_push_of(record, reason="the mirror has other advisories"))
 
     def _sweep(self) -> None:
         try:
@@ -123,15 +142,15 @@ class BuildZone:
     def resume(self) -> None:
         """Take up what has no verdict, and what was refused under policies that are no longer in force.
 
-        A push of a commit that is there already runs no hook, so nobody else would ask again.
+        A push of a commit that is there already runs no hook, so nobody else would ask again. What waits for fresh
+        advisories is taken up by the first look at the mirror.
         """
         again = [
             record for record in self.gate.commits.newest() if record.state == "failed" and self.gate.stale(record)
         ]
         for record in (*self.gate.commits.open_commits(), *again):
             _LOG.warning("Taking up %s %s again.", record.app, record.commit)
-            push = Push(app=record.app, commit=record.commit, branch=record.branch, pushed_by=record.pushed_by)
-            self.take(push)
+            self.take(_push_of(record))
 
     def take(self, push: Push) -> bool:
         """Start judging a push, unless that is going on; a commit that has its verdict tells it again.
@@ -255,7 +274,7 @@ class BuildZone:
         return True
 
     def _fault(self, push: Push, error: Exception) -> None:
-        said = clean(str(error))[:_SAID]
+        said = clean(in_words(error))[:_SAID]
         text = [
             f"The line itself has a fault, which is neither a yes nor a no: {said}",
             f"The commit is stored and judged again every {_AGAIN_SECONDS:.0f} s; you need not push again.",
@@ -294,6 +313,10 @@ class BuildZone:
     async def _stream(self, app: str, commit: str) -> AsyncIterator[bytes]:
         async for event in self.gate.events.follow(app, commit, seconds=_FOLLOW_SECONDS):
             yield (json.dumps(event) + "\n" if event else "\n").encode()
+
+
+def _push_of(record: CommitRecord, *, reason: str = "") -> Push:
+    return Push(app=record.app, commit=record.commit, branch=record.branch, pushed_by=record.pushed_by, reason=reason)
 
 
 def in_order(queue: FilePath) -> list[FilePath]:

@@ -14,6 +14,7 @@ from sekisho.feed import CommitRecord
 from sekisho.model import Result, Verdict
 
 _LOG = logging.getLogger(__name__)
+_ADVISORIES = "scan/database"
 _OPEN = ("running", "error", "queued")
 """States without a verdict; of two pushes in one second, the one that was begun came first."""
 
@@ -88,3 +89,8 @@ def verdict_of(events: list[dict[str, Any]]) -> Verdict | None:
         if isinstance(event.get("verdict"), dict):
             return Verdict.parse(json.dumps(event["verdict"]))
     return None
+
+
+def waits_for_advisories(verdict: Verdict | None) -> bool:
+    """Tell whether a commit failed for nothing but the age of the advisories: that is the line's to mend."""
+    return verdict is not None and {reason.rule for reason in verdict.failures} == {_ADVISORIES}

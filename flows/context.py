@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.commits import CommitBook
@@ -19,12 +19,15 @@ from flows.events import EventLog
 from sekisho.canonical import Digest
 from sekisho.errors import Refusal
 from sekisho.feed import CommitRecord, FeedStore, ProgressStore
-from sekisho.keys import FileSigner, TrustRoot, load_trust
+from sekisho.keys import FileSigner, Trust, TrustFile
 from sekisho.limits import Limits
 from sekisho.model import StandardImage
 from sekisho.registry import Registry
 from sekisho.releases import export_bundle, verify_release
+from sekisho.releases.judgement import export_verdict
 from sekisho.standard import StandardImages
+from sekisho.verdict_rules import RULES, RuleText, with_policies
+from sekisho.witness import WITNESS_FILE, WitnessBook
 from sekisho.zones import Network, Port, Zone, ZoneHome, address
 from stages.build import Builder, BuildStage
 from stages.build.artifacts import Fetcher
@@ -44,7 +47,7 @@ class Gatekeeper:
 
     home: ZoneHome
     registry: Registry
-    trust: TrustRoot
+    trust: Trust
     events: EventLog
     commits: CommitBook
     feed: FeedStore
@@ -59,6 +62,9 @@ class Gatekeeper:
     standard: StandardImages
     standards: StandardsStage
     queue: Path
+    witness: WitnessBook
+    rules: Mapping[str, RuleText] = field(default_factory=lambda: RULES)
+    """What the rules of a verdict say of themselves."""
 
     @contextmanager
     def checkout_folder(self, commit: str) -> Iterator[Path]:
@@ -88,7 +94,15 @@ class Gatekeeper:
         offer = self.feed.offer(release)
         if offer is None:
             return None
-        return export_bundle(verify_release(self.registry, offer, self.trust)).canonical()
+        witnessed = self.witness.times()
+        return export_bundle(
+            verify_release(self.registry, offer, self.trust.current(), witnessed=witnessed)
+        ).canonical()
+
+    def judgement(self, app: str, commit: str) -> bytes | None:
+        """Return the newest judgement of a commit as a file, or None."""
+        verdict = export_verdict(self.registry, app, commit, self.trust.current())
+        return verdict.canonical() if verdict else None
 
 
 def builder(home: ZoneHome, registry: Registry, rules: Rules, cleared: Callable[[StandardImage], None]) -> Builder:
@@ -115,7 +129,8 @@ def gatekeeper() -> Gatekeeper:
     """
     home = ZoneHome(Zone.BUILD)
     registry = Registry(f"http://127.0.0.1:{Port.REGISTRY_WRITE}")
-    trust = load_trust(home.trust / "root.json")
+    trust = TrustFile(home.trust / "root.json")
+    witness = WitnessBook(home.state / WITNESS_FILE)
     rules = load_rules(home.policies)
     who = rules.builds.builder
     verifier = FileSigner.load(home.keys / "verifier.pem", "verifier")
@@ -136,11 +151,13 @@ def gatekeeper() -> Gatekeeper:
         progress=ProgressStore(home.state / "progress.jsonl"),
         build=BuildStage(builder(home, registry, rules, standards.cleared), signer, builder_id=who.id),
         scan=ScanStage(registry, scanner, cache=home.cache / "trivy"),
-        judge=JudgeStage(registry, verifier, policies=rules.policies, limits=rules.limits, standard=rules.standard),
-        seal=SealStage(registry, trust, verifier, levels=(f"SLSA_BUILD_LEVEL_{who.level}",)),
+        judge=JudgeStage(registry, verifier, rules),
+        seal=SealStage(registry, trust, verifier, witness=witness, levels=(f"SLSA_BUILD_LEVEL_{who.level}",)),
         policy=rules.policies.digest,
         limits=rules.limits,
         standard=rules.standard,
         standards=standards,
         queue=home.git / "queue",
+        witness=witness,
+        rules=with_policies(rules.policies),
     )

@@ -26,7 +26,7 @@ from prefect.flow_engine import run_flow_async
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from sekisho.errors import TemporaryError
+from sekisho.errors import SekishoError, TemporaryError
 from sekisho.verdict_text import clean
 
 _LOG = logging.getLogger(__name__)
@@ -91,6 +91,13 @@ async def leave_artifact(key: str, markdown: str, description: str) -> None:
 def in_markdown(text: str) -> str:
     """Return a stranger's text as one line that markdown shows letter for letter: no HTML, link, image or column."""
     return _MARKUP.sub(r"\\\g<0>", html.escape(clean(text), quote=False))
+
+
+def in_words(error: Exception) -> str:
+    """Return an error in words; what was not raised for people is told with its kind, which may be all that it says."""
+    if isinstance(error, SekishoError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else f"{type(error).__name__} without a word."
 
 
 async def wait_for_engine() -> None:

@@ -2,6 +2,9 @@
 
 Developers read along: every stage tells the event log when it starts and how it ended. A stage's refusal does not end
 the run; what can still be judged is judged, so that a push shows all its problems at once.
+
+Only what looks at the commit itself can refuse it. From the scan on, the stages work on the line's own documents: what
+does not verify there is a fault of the line, which ends the run without a verdict and is judged again.
 """
 
 from __future__ import annotations
@@ -18,15 +21,16 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.context import Gatekeeper, gatekeeper
-from flows.glue import alive, in_markdown, leave_artifact, step
-from sekisho.errors import Refusal, SekishoError
-from sekisho.model import Image, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
+from flows.glue import alive, in_markdown, in_words, leave_artifact, step
+from sekisho.errors import Refusal, SekishoError, VerificationError
+from sekisho.model import Image, JudgeInput, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
 from sekisho.score import read_score, reader
 from sekisho.stage import Outcome, run_stage
 from sekisho.verdict_text import verdict_lines
+from sekisho.zones import Network, Port, address
 from stages.build import BuildInput
 from stages.build.locate import locate
-from stages.judge import JudgeInput, reasons_of
+from stages.judge import reasons_of
 from stages.render import render
 from stages.scan import ScanInput
 from stages.seal import SealInput
@@ -35,7 +39,10 @@ from stages.source import checkout, revision, workload
 T = TypeVar("T")
 
 _SHORT = 12
+_SCREEN = 40
 _UNBUILT = "sha256:" + "0" * 64
+_REFUSES = ("source", "build", "render")
+"""Stages whose input is the developer's: their NO is one about the commit."""
 
 
 @dataclass
@@ -56,21 +63,31 @@ class _Told:
         self.gate.events.write(self.app, self.commit, {"stage": stage, "state": state, "message": message, **more})
 
     async def stage(self, name: str, call: Callable[[], Outcome[T]], say: Callable[[T], str]) -> T | None:
-        """Run a stage; None when it refused, and then the reason stands among the problems."""
+        """Run a stage; None when it refused, and then the reason stands among the problems.
+
+        Raises:
+            SekishoError: the stage has a fault.
+        """
         self.event(name, "start")
         start = time.monotonic()
         try:
             outcome = await step(name, self.subject, call)
         except Refusal as refusal:
-            self.refused(name, refusal, time.monotonic() - start)
-            return None
-        except SekishoError as error:
-            self.event(name, "failed", str(error), seconds=round(time.monotonic() - start, 3))
+            if name in _REFUSES and not isinstance(refusal, VerificationError):
+                self.refused(name, refusal, time.monotonic() - start)
+                return None
+            self.failed(name, refusal, time.monotonic() - start)
+            raise
+        except Exception as error:
+            self.failed(name, error, time.monotonic() - start)
             raise
         self.seconds[name] = outcome.seconds
         known = " (known)" if outcome.found else ""
         self.event(name, "done", say(outcome.value) + known, seconds=round(outcome.seconds, 3))
         return outcome.value
+
+    def failed(self, stage: str, error: Exception, seconds: float) -> None:
+        self.event(stage, "failed", in_words(error), seconds=round(seconds, 3))
 
     def refused(self, stage: str, refusal: Refusal, seconds: float) -> None:
         found = reasons_of(refusal, stage)
@@ -112,7 +129,7 @@ async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str
         "done" if verdict.result is Result.PASSED else "refused",
         verdict=verdict.model_dump(mode="json"),
         release=sealed.digest if sealed else "",
-        text=[*verdict_lines(verdict), *_after(verdict, sealed, branch)],
+        text=screen(verdict, sealed, branch),
         seconds=round(time.monotonic() - start, 3),
         engine_seconds=round(engine, 3),
     )
@@ -155,16 +172,19 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
     subject = JudgeInput(
         app=app, commit=commit, image=image, manifests=manifests, scan=scan, problems=tuple(told.problems)
     )
-    verdict = await told.stage(
-        "judge", lambda: run_stage(gate.judge, subject), lambda word: f"{word.result}, {len(word.reasons)} rules"
+    judgement = await told.stage(
+        "judge",
+        lambda: run_stage(gate.judge, subject),
+        lambda word: f"{word.verdict.result}, {len(word.verdict.reasons)} rules",
     )
-    if verdict is None:
-        raise SekishoError("The judge refused to judge.", where=told.subject, remedy="See the build zone's log.")
+    if judgement is None:
+        raise SekishoError("The judge gave no verdict.", where=told.subject)
+    verdict = judgement.verdict
     if verdict.result is not Result.PASSED or not gate.limits.releases(branch):
         return verdict, None
-    if revision is None or image is None or manifests is None:
-        raise SekishoError("A verdict passed without all of its evidence.", where=told.subject)
-    seal = SealInput(revision=revision, image=image, manifests=manifests.canonical(), verdict=verdict)
+    if revision is None:
+        raise SekishoError("A verdict passed without a commit.", where=told.subject)
+    seal = SealInput(revision, judgement)
     sealed = await told.stage("seal", lambda: run_stage(gate.seal, seal), lambda made: f"release {made.digest}")
     if sealed is None:
         raise SekishoError("The sealed release is missing.", where=told.subject)
@@ -189,7 +209,18 @@ def _render(folder: Path, app: str, image: str, launcher: tuple[str, ...]) -> Ma
     return render(read_score(folder), app=app, image=image, launcher=launcher, read=reader(folder))
 
 
+def screen(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
+    """Return what the push shows at its end, all of it on one screen."""
+    after = _after(verdict, sealed, branch)
+    return [*verdict_lines(verdict, limit=_SCREEN - len(after), more="the page below"), *after]
+
+
 def _after(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
+    page = f"http://{address(Network.BUILD)}:{Port.FEED}/commits/{verdict.app}/{verdict.commit}/verdict"
+    return [f"Every rule: {page} (?format=json, sarif)", *_released(verdict, sealed, branch)]
+
+
+def _released(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
     if sealed is not None:
         return [f"Release {sealed.digest}", "The outer loop takes it from here: staging pulls it now."]
     if verdict.result is Result.PASSED:

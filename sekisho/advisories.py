@@ -13,6 +13,7 @@ import gzip
 import io
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,7 +141,11 @@ def _advisory_value(advisory: Advisory) -> dict[str, Any]:
 
 def database_metadata(sample: SampleAdvisories) -> bytes:
     """Return metadata.json: the age is that of the list, so that reports cannot make it look fresher than it is."""
-    updated = sample.updated_at.astimezone(dt.UTC)
+    return metadata_of(sample.updated_at.astimezone(dt.UTC))
+
+
+def metadata_of(updated: dt.datetime) -> bytes:
+    """Return metadata.json of a database of this date."""
     return canonical(
         {
             "Version": SCHEMA_VERSION,
@@ -153,10 +158,15 @@ def database_metadata(sample: SampleAdvisories) -> bytes:
 
 def build_layer(sample: SampleAdvisories) -> bytes:
     """Return the database as trivy's layer. The same list gives the same bytes."""
+    return pack_layer(database_buckets(sample), database_metadata(sample))
+
+
+def pack_layer(buckets: Mapping[bytes, Bucket], metadata: bytes) -> bytes:
+    """Return a database as trivy's layer, a gzipped tar of `trivy.db` and `metadata.json`: the same each time."""
     with tempfile.TemporaryDirectory() as directory:
         database = Path(directory) / "trivy.db"
-        write_database(database, database_buckets(sample))
-        content = {"trivy.db": database.read_bytes(), "metadata.json": database_metadata(sample)}
+        write_database(database, buckets)
+        content = {"trivy.db": database.read_bytes(), "metadata.json": metadata}
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, data in content.items():
@@ -183,13 +193,28 @@ def push_database(registry: Registry, path: Path, *, repository: str = REPOSITOR
         TemporaryError: the registry does not answer.
     """
     sample = load_sample(path)
-    layer = build_layer(sample)
-    config = b"{}"
+    about = {ANNOTATION: "sample", ANNOTATION_UPDATED: _rfc3339(sample.updated_at)}
+    return push_layer(registry, build_layer(sample), about, repository=repository, tag=tag)
+
+
+def push_layer(
+    registry: Registry, layer: bytes, about: Mapping[str, str], *, repository: str, tag: str, config: bytes = b"{}"
+) -> Digest:
+    """Push a database that `pack_layer` made, unless it stands there.
+
+    Args:
+        registry: the zone's registry, its writable face.
+        layer: the database.
+        about: annotations of the artifact.
+        repository: where to.
+        tag: trivy's schema version.
+        config: the artifact's config, which trivy does not read.
+    """
     title = {"org.opencontainers.image.title": "db.tar.gz"}
     manifest = make_manifest(
         Descriptor.of(config, CONFIG_TYPE),
         (Descriptor(LAYER_TYPE, Descriptor.of(layer, LAYER_TYPE).digest, len(layer), annotations=title),),
-        annotations={ANNOTATION: "sample", ANNOTATION_UPDATED: _rfc3339(sample.updated_at)},
+        annotations=about,
     )
     digest = Descriptor.of(manifest, OCI_MANIFEST).digest
     if registry.resolve(repository, tag) == digest:
@@ -199,7 +224,7 @@ def push_database(registry: Registry, path: Path, *, repository: str = REPOSITOR
     return registry.put_manifest(repository, manifest, OCI_MANIFEST, tag=tag)
 
 
-def database_kind(manifest: bytes) -> Literal["mirror", "sample"]:
+def database_kind(manifest: bytes) -> Literal["mirror", "sample", "own"]:
     """Return what a database's manifest says it is; without our annotation it is a mirror of trivy's.
 
     Raises:
@@ -208,12 +233,17 @@ def database_kind(manifest: bytes) -> Literal["mirror", "sample"]:
     parts = Manifest.parse(manifest)
     if [layer.media_type for layer in parts.layers] != [LAYER_TYPE]:
         raise Refusal("This is not an advisory database.", remedy="Push it again, or mirror trivy-db as it is.")
-    kind = parts.annotations.get(ANNOTATION, "mirror")
-    if kind == "sample":
-        return "sample"
-    if kind == "mirror":
-        return "mirror"
-    raise Refusal(f"The advisory database is of an unknown kind {kind!r:.40}.", remedy="It may be sample or mirror.")
+    match parts.annotations.get(ANNOTATION, "mirror"):
+        case "sample":
+            return "sample"
+        case "mirror":
+            return "mirror"
+        case "own":
+            return "own"
+        case kind:
+            raise Refusal(
+                f"The advisory database is of an unknown kind {kind!r:.40}.", remedy="It may be sample, mirror or own."
+            )
 
 
 def _rfc3339(moment: dt.datetime) -> str:

@@ -1,4 +1,4 @@
-"""Writes BoltDB files (bbolt), the format of trivy's advisory database. Only whole files, only new ones.
+"""BoltDB files (bbolt), the format of trivy's advisory database: writes whole new ones, and reads what is at the top.
 
 Source: go.etcd.io/bbolt, internal/common/{page,meta,bucket,inode}.go. Little-endian, as on the machines that read it.
 A file is pages of one size: two meta pages, a freelist, then B+ trees. A bucket is a tree whose leaf values are data
@@ -7,6 +7,7 @@ or further buckets; a small bucket without buckets in it is kept inline in its p
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,56 @@ def write_database(path: Path, buckets: Mapping[bytes, Bucket]) -> None:
     metas = b"".join(_meta_page(number, root, high) for number in (0, 1))
     freelist = _PAGE.pack(2, _FREELIST, 0, 0).ljust(PAGE_SIZE, b"\0")
     path.write_bytes(metas + freelist + b"".join(pages.content))
+
+
+def root_keys(path: Path) -> frozenset[bytes]:
+    """Return the names of the buckets at the top of a BoltDB file.
+
+    Raises:
+        PermanentError: it is not a BoltDB file, or not a whole one.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return frozenset(_root_keys(data))
+    except (OSError, ValueError, struct.error, RecursionError) as error:
+        raise PermanentError(f"This is not a whole BoltDB file: {error}", where=path.name) from error
+
+
+def _root_keys(data: mmap.mmap) -> Iterator[bytes]:
+    metas = [meta for meta in (_meta(data, 0), *(_meta(data, 1 << bits) for bits in range(10, 17))) if meta]
+    if not metas:
+        raise ValueError("it has no valid meta page")
+    _, size, root, high = max(metas)
+    if high * size > len(data):
+        raise ValueError("it is cut off")
+    pages = [root]
+    for seen, page in enumerate(pages):
+        if seen > high:
+            raise ValueError("its pages go round")
+        at = page * size
+        _, flags, count, _ = _PAGE.unpack_from(data, at)
+        for number in range(count):
+            if flags & _BRANCH:
+                element = at + _PAGE.size + number * _BRANCH_ELEMENT.size
+                pages.append(_BRANCH_ELEMENT.unpack_from(data, element)[2])
+            elif flags & _LEAF:
+                element = at + _PAGE.size + number * _LEAF_ELEMENT.size
+                _, position, length, _ = _LEAF_ELEMENT.unpack_from(data, element)
+                yield data[element + position : element + position + length]
+            else:
+                raise ValueError("a page is of another kind")
+
+
+def _meta(data: mmap.mmap, at: int) -> tuple[int, int, int, int] | None:
+    """Return transaction, page size, root page and number of pages of a meta page; None where there is none."""
+    if len(data) < at + _PAGE.size + _META_BODY.size + 8:
+        return None
+    body = data[at + _PAGE.size : at + _PAGE.size + _META_BODY.size]
+    magic, version, size, _, root, _, _, high, transaction = _META_BODY.unpack(body)
+    (checksum,) = struct.unpack_from("<Q", data, at + _PAGE.size + _META_BODY.size)
+    if (magic, version, checksum) != (_MAGIC, _VERSION, fnv1a_64(body)) or at not in {0, size}:
+        return None
+    return transaction, size, root, high
 
 
 def _meta_page(number: int, root: int, high: int) -> bytes:

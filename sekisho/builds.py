@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sekisho.limits import load_document
 from sekisho.model import NAME_PATTERN, Document
+from sekisho.policy_documents import load_document
 
 BUILDS_FILE = "builds.yaml"
 

@@ -180,6 +180,15 @@ class FeedClient(_Api):
         """Return what the build zone knows of one commit."""
         return self._object("GET", f"/commits/{app}/{commit}")
 
+    def judgement(self, app: str, commit: str) -> bytes:
+        """Return the newest judgement of a commit as a file, unverified.
+
+        Raises:
+            Refusal: the zone has none.
+            TemporaryError: the feed cannot be reached.
+        """
+        return self._read("GET", f"/commits/{app}/{commit}/judgement", limit=MAX_BUNDLE)
+
     def standard_images(self) -> list[dict[str, Any]]:
         """Return the standard images, and what the build zone's gate says of each."""
         return self._list("/standard-images", "images")

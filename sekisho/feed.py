@@ -7,7 +7,7 @@ offer names digests, and the reader verifies what they name. `create_feed_app` i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, Protocol
 
@@ -19,6 +19,8 @@ from sekisho.errors import PermanentError, Refusal
 from sekisho.journal import Journal
 from sekisho.model import COMMIT_PATTERN, DIGEST_PATTERN, NAME_PATTERN, Document, Offer, Receipt, Verdict
 from sekisho.receipts import MAX_RECEIPT
+from sekisho.verdict_forms import MEDIA_TYPES, Form, written
+from sekisho.verdict_rules import RULES, RuleText
 from sekisho.web import MAX_WAIT, NotFound, Signal, create_app, read_body
 
 PAGE = 500
@@ -182,6 +184,8 @@ def create_feed_app(
     progress: ProgressStore | None = None,
     verify: Callable[[bytes], Receipt] | None = None,
     standard: Callable[[], Sequence[Document]] | None = None,
+    judgement: Callable[[str, str], bytes | None] | None = None,
+    rules: Mapping[str, RuleText] = RULES,
     title: str = "Sekisho feed",
 ) -> FastAPI:
     """Return the feed's HTTP face.
@@ -193,6 +197,8 @@ def create_feed_app(
         progress: keeps what ops tells; without it nobody can tell.
         verify: checks a signed receipt (`sekisho.receipts.verify_receipt` under the zone's trust root).
         standard: tells the standard images and what the gate says of each; without it the page does not exist.
+        judgement: gives the newest judgement of an app's commit as a file, or None; called in a thread.
+        rules: what the rules of a verdict say of themselves.
         title: name of the API.
 
     Raises:
@@ -204,10 +210,13 @@ def create_feed_app(
     _offer_routes(app, store, bundle)
     if commits is not None:
         _commit_routes(app, commits, progress)
+        _verdict_route(app, commits, rules)
     if progress is not None and verify is not None:
         _progress_routes(app, progress, verify)
     if standard is not None:
         _standard_routes(app, standard)
+    if judgement is not None:
+        _judgement_routes(app, judgement)
     return app
 
 
@@ -252,12 +261,30 @@ def _commit_routes(app: FastAPI, commits: CommitSource, progress: ProgressStore 
         return shown(record)
 
 
+def _verdict_route(app: FastAPI, commits: CommitSource, rules: Mapping[str, RuleText]) -> None:
+    @app.get("/commits/{app_name}/{commit}/verdict")
+    def verdict(app_name: App, commit: Commit, form: Annotated[Form, Query(alias="format")] = "text") -> Response:
+        record = commits.commit(app_name, commit)
+        if record is None or record.verdict is None:
+            raise NotFound("There is no verdict on such a commit here.", where=f"{app_name} {commit}")
+        return Response(written(record.verdict, form, rules), media_type=MEDIA_TYPES[form])
+
+
 def _progress_routes(app: FastAPI, progress: ProgressStore, verify: Callable[[bytes], Receipt]) -> None:
     @app.post("/progress")
     async def tell(request: Request) -> dict[str, Any]:
         data = await read_body(request, MAX_RECEIPT)
         receipt = await run_in_threadpool(verify, data)
         return {"stored": await run_in_threadpool(progress.append, receipt)}
+
+
+def _judgement_routes(app: FastAPI, judgement: Callable[[str, str], bytes | None]) -> None:
+    @app.get("/commits/{app_name}/{commit}/judgement")
+    def of_commit(app_name: App, commit: Commit) -> Response:
+        data = judgement(app_name, commit)
+        if data is None:
+            raise NotFound("There is no judgement of that commit here.", where=f"{app_name} {commit}")
+        return Response(data, media_type="application/json")
 
 
 def _standard_routes(app: FastAPI, standard: Callable[[], Sequence[Document]]) -> None:

@@ -4,24 +4,30 @@ Signatures are ECDSA over P-256 with SHA-256, ASN.1 encoded: what `cosign` makes
 deterministic (RFC 6979) where the crypto library can, so that the same statement signed twice is the same bytes.
 A key's id is the sha256 of its SubjectPublicKeyInfo (DER), in hexadecimal.
 
-`not_after` retires a key: from then on its signatures count for nothing here. A key that leaked is taken out of the
-trust root instead, since its thief would write any date.
+A key is asked about at a time, and that time is never the one that its statement claims, since whoever holds the key
+writes any: it is when this zone first verified the statement (`sekisho.witness`), or now. So:
+
+- `not_before` to `not_after`: the key counts for what is first seen in between. `not_after` retires it; what was seen
+  while it counted goes on counting.
+- `revoked_from`: what was first seen from then on counts for nothing, whatever it says. 0 takes back everything.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import functools
 import hashlib
 import os
 import stat
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from sekisho.errors import PermanentError, Refusal
+from sekisho.errors import PermanentError, Refusal, TemporaryError
 from sekisho.model import Document
 
 Role = Literal["builder", "scanner", "verifier", "zone"]
@@ -141,26 +147,59 @@ class TrustedKey(Document):
     """Seconds since the epoch."""
     not_after: int | None = None
     """Seconds since the epoch; the key counts until and including then. None: no end."""
+    revoked_from: int | None = Field(default=None, ge=0)
+    """Seconds since the epoch; what was first seen then or later does not count. 0: nothing does. None: not revoked."""
+    revoked_because: str = ""
+    """For people."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and says nothing: trust roots written before keep their identity."""
+        value: dict[str, Any] = handler(self)
+        if self.revoked_from is None:
+            value.pop("revoked_from", None)
+        if not self.revoked_because:
+            value.pop("revoked_because", None)
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> TrustedKey:
-        if key_id_of(_load_public(self.public_key)) != self.key_id:
+        if key_id_of(load_public(self.public_key)) != self.key_id:
             raise ValueError("key_id is not the sha256 of the public key")
         if (self.role == "zone") != bool(self.zone):
             raise ValueError("a key with role zone names its zone, and no other does")
         return self
 
+    def problem_at(self, at: int) -> str:
+        """Return why the key does not count for what was first seen at a time (seconds since the epoch), or ''."""
+        if self.revoked_from is not None and at >= self.revoked_from:
+            since = "from the first day" if self.revoked_from == 0 else f"from {_day(self.revoked_from)}"
+            return f"is revoked {since}: {self.revoked_because or 'no reason is given'}"
+        if at < self.not_before:
+            return f"is not valid at this time: it counts from {_day(self.not_before)}"
+        if self.not_after is not None and at > self.not_after:
+            return f"is not valid at this time: it was retired on {_day(self.not_after)}"
+        return ""
+
     def valid_at(self, at: int) -> bool:
-        """Return whether the key counts at a time (seconds since the epoch)."""
-        return self.not_before <= at and (self.not_after is None or at <= self.not_after)
+        """Return whether the key counts for what was first seen at a time (seconds since the epoch)."""
+        return not self.problem_at(at)
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
         """Return whether `signature` is this key's over `data`."""
         try:
-            _load_public(self.public_key).verify(signature, data, ec.ECDSA(hashes.SHA256()))
+            load_public(self.public_key).verify(signature, data, ec.ECDSA(hashes.SHA256()))
         except (InvalidSignature, ValueError):
             return False
         return True
+
+
+class Trust(Protocol):
+    """Where a trust root comes from: the root itself, or a file that is read anew when it changes."""
+
+    def current(self) -> TrustRoot:
+        """Return the trust root as it is now."""
+        ...
 
 
 class TrustRoot(Document):
@@ -172,6 +211,10 @@ class TrustRoot(Document):
     def _one_role_a_key(self) -> TrustRoot:
         if len({key.key_id for key in self.keys}) != len(self.keys):
             raise ValueError("a key stands twice; one key has one role and one zone")
+        return self
+
+    def current(self) -> TrustRoot:
+        """Return this root: it is its own source where none changes."""
         return self
 
     def for_role(self, role: Role, zone: str = "") -> tuple[TrustedKey, ...]:
@@ -208,13 +251,59 @@ def load_trust(path: Path) -> TrustRoot:
     return root
 
 
+class TrustFile:
+    """A trust root in a file that people may change while a process runs: a revoked key must not wait for a restart.
+
+    Args:
+        path: the file; read at once.
+
+    Raises:
+        Refusal: not a trust root, as for `load_trust`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mark = _mark(path)
+        self._root = load_trust(path)
+
+    def current(self) -> TrustRoot:
+        """Return the trust root, read anew when the file changed.
+
+        Raises:
+            TemporaryError: the file is not a trust root just now. What it said before is not believed any longer.
+        """
+        try:
+            mark = _mark(self._path)
+            if mark != self._mark:
+                self._root, self._mark = load_trust(self._path), mark
+        except Refusal as error:
+            raise TemporaryError(
+                error.what, where=error.where, remedy=error.remedy or "Mend the file; the zone goes on by itself."
+            ) from error
+        return self._root
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise Refusal(f"The trust root cannot be read: {error.strerror}", where=str(path)) from error
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def key_id_of(key: ec.EllipticCurvePublicKey) -> str:
     """Return a public key's id: the sha256 of its DER, in hexadecimal."""
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
 
 
-def _load_public(pem: str) -> ec.EllipticCurvePublicKey:
+@functools.lru_cache(maxsize=256)
+def load_public(pem: str) -> ec.EllipticCurvePublicKey:
+    """Return a public key.
+
+    Raises:
+        ValueError: it is not an ECDSA P-256 key in PEM.
+    """
     try:
         key = serialization.load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -222,6 +311,13 @@ def _load_public(pem: str) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ValueError("public_key is not an ECDSA P-256 key")  # noqa: TRY004 - pydantic reports ValueError
     return key
+
+
+def _day(at: int) -> str:
+    try:
+        return dt.datetime.fromtimestamp(at, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return str(at)
 
 
 def _algorithm() -> ec.ECDSA:

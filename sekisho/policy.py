@@ -22,6 +22,7 @@ from sekisho.cel import Environment, EvaluationError, Expression
 from sekisho.errors import PermanentError
 from sekisho.kinds import Resource, resource_of
 from sekisho.model import Reason
+from sekisho.policy_archive import policy_files
 from sekisho.policy_files import BindingObject, PolicyObject, ResourceRule, parsed, read_policy_file
 from sekisho.score.source import Source
 
@@ -60,6 +61,11 @@ class Policy:
     conditions: tuple[Expression, ...] = field(repr=False)
     variables: tuple[tuple[str, Expression], ...] = field(repr=False)
     checks: tuple[_Check, ...] = field(repr=False)
+
+    @property
+    def rule(self) -> str:
+        """The policy's name in a verdict."""
+        return f"admission/{self.name.removeprefix('sekisho-')}"
 
     def applies_to(self, resource: Resource, labels: Mapping[str, str]) -> bool:
         """Tell whether creating an object of this kind, in a namespace with these labels, is judged."""
@@ -165,7 +171,7 @@ class PolicySet:
 def _judged(
     policy: Policy, prepared: list[tuple[str, Resource, Mapping[str, str], dict[str, Any]]], stage: str
 ) -> list[Reason]:
-    rule = f"admission/{policy.name.removeprefix('sekisho-')}"
+    rule = policy.rule
     failed: list[Reason] = []
     seen = 0
     for where, resource, labels, data in prepared:
@@ -317,10 +323,7 @@ def policy_digest(folder: Path) -> Digest:
         PermanentError: the folder holds nothing, or a YAML file in it cannot be read.
     """
     content: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.suffix == ".md" or path.name.startswith("."):
-            continue
-        name = path.relative_to(folder).as_posix()
+    for name, path in policy_files(folder).items():
         if path.suffix in {".yaml", ".yml"}:
             content[name] = digest_of_json([source.value for source in read_policy_file(path)])
         else:

@@ -9,13 +9,16 @@ A statement counts only if all of these hold, checked in this order (`verify_sta
 2.  The bundle is JSON of the bundle's form, v0.3, within the size limit, with no unknown field and no key twice.
 3.  It holds exactly one signature, strict base64, and its payload type is `application/vnd.in-toto+json`.
 4.  Its key hint names a key of exactly that role and zone. A right key in a wrong role fails here.
-5.  That key is valid at the time that is asked for.
+5.  That key counts at the time that is asked for: when the statement was first seen, or now (`sekisho.witness`).
 6.  The signature is that key's, over the DSSE pre-authentication encoding of type and payload. Nothing of the payload
     is read before this.
-7.  The payload is an in-toto Statement v1, with no unknown field and no key twice.
+7.  The payload is an in-toto Statement v1 or v0.1, with no unknown field and no key twice.
 8.  Its predicate type is the one that is asked for.
 9.  The subject that is asked for is among its subjects, by exact sha256 digest.
 10. A verification summary says PASSED. Only a caller that shows a NO to people asks for less (`allow_failed`).
+
+cosign's older form is the DSSE envelope alone, without a key hint. `verify_envelope` takes it by the same rules; in
+place of rule 4, each valid key of the role and zone is tried.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from sekisho.errors import PermanentError, Refusal, VerificationError
 from sekisho.keys import Role, Signer, TrustedKey, TrustRoot
 from sekisho.model import DigestField, Document
 from sekisho.oci import read_json
+from sekisho.signing import sign_with
 
 PROVENANCE = "https://slsa.dev/provenance/v1"
 SCAN = "https://sekisho.dev/attestations/scan/v1"
@@ -53,6 +57,9 @@ ROLES: Final[Mapping[str, Role]] = {
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+_KEY_ID_BYTES = 32
+_STATEMENT_TYPES = (STATEMENT_TYPE, "https://in-toto.io/Statement/v0.1")
+"""The second is what `cosign attest` writes; the fields are the same (in-toto/attestation, spec/v0.1.0)."""
 BUNDLE_LIMIT = 64 << 20
 """Bytes; an SBOM of a large image has a few MiB."""
 
@@ -105,16 +112,18 @@ def sign_statement(statement: Statement, signer: Signer) -> bytes:
 
     Raises:
         PermanentError: the statement has no canonical form.
+        TemporaryError: the signer is down.
     """
     payload = statement.payload()
+    key_id, signature = sign_with(signer, pae(PAYLOAD_TYPE, payload))
     return canonical(
         {
             "mediaType": BUNDLE_TYPE,
-            "verificationMaterial": {"publicKey": {"hint": _encode(bytes.fromhex(signer.key_id))}},
+            "verificationMaterial": {"publicKey": {"hint": _encode(bytes.fromhex(key_id))}},
             "dsseEnvelope": {
                 "payload": _encode(payload),
                 "payloadType": PAYLOAD_TYPE,
-                "signatures": [{"sig": _encode(signer.sign(pae(PAYLOAD_TYPE, payload)))}],
+                "signatures": [{"sig": _encode(signature)}],
             },
         }
     )
@@ -141,13 +150,59 @@ def verify_statement(
         predicate_type: what it must say.
         subject: the digest that it must be about.
         zone: the zone whose key must have signed; with role `zone` only.
-        at: the time that the key must be valid at, seconds since the epoch; now when None.
+        at: when the statement was first seen by whoever asks, never what it says itself; seconds since the epoch, now
+            when None.
         allow_failed: take a summary whose result is FAILED as well.
         where: where the bundle comes from, for the error.
 
     Raises:
         VerificationError: a rule does not hold; says which.
     """
+    keys = _keys(trust, role, zone, where)
+    try:
+        hint, payload, signature = _open_bundle(bundle)
+        key = _key_of(keys, hint, role)
+        problem = key.problem_at(int(time.time()) if at is None else at)
+        if problem:
+            raise VerificationError(f"The {role} key {key.key_id[:16]} {problem}.")
+        if not key.verifies(signature, pae(PAYLOAD_TYPE, payload)):
+            raise VerificationError(f"The signature is not that of the {role} key {key.key_id[:16]}.")
+        statement = _read_statement(payload)
+    except Refusal as error:
+        raise VerificationError(error.what, where=where or error.where, remedy=error.remedy) from error
+    return _checked(statement, predicate_type, subject, allow_failed=allow_failed, where=where)
+
+
+def verify_envelope(
+    envelope: bytes,
+    *,
+    trust: TrustRoot,
+    role: Role,
+    predicate_type: str,
+    subject: Digest | str,
+    zone: str = "",
+    at: int | None = None,
+    allow_failed: bool = False,
+    where: str = "",
+) -> Statement:
+    """Verify a DSSE envelope that names no key, and return its statement; else as `verify_statement`.
+
+    Raises:
+        VerificationError: a rule does not hold; says which.
+    """
+    moment = int(time.time()) if at is None else at
+    keys = [key for key in _keys(trust, role, zone, where) if key.valid_at(moment)]
+    try:
+        payload, signature = _open_envelope(read_json(envelope))
+        if not any(key.verifies(signature, pae(PAYLOAD_TYPE, payload)) for key in keys):
+            raise VerificationError(f"The signature is not that of a {role} key that is valid at this time.")
+        statement = _read_statement(payload)
+    except Refusal as error:
+        raise VerificationError(error.what, where=where or error.where, remedy=error.remedy) from error
+    return _checked(statement, predicate_type, subject, allow_failed=allow_failed, where=where)
+
+
+def _keys(trust: TrustRoot, role: Role, zone: str, where: str) -> tuple[TrustedKey, ...]:
     keys = trust.for_role(role, zone)
     if not keys:
         raise VerificationError(
@@ -155,16 +210,13 @@ def verify_statement(
             where=where,
             remedy="Add the role's public key to the zone's trust root.",
         )
-    try:
-        hint, payload, signature = _open_bundle(bundle)
-        key = _key_of(keys, hint, role)
-        if not key.valid_at(int(time.time()) if at is None else at):
-            raise VerificationError(f"The {role} key {key.key_id[:16]} is not valid at this time.")
-        if not key.verifies(signature, pae(PAYLOAD_TYPE, payload)):
-            raise VerificationError(f"The signature is not that of the {role} key {key.key_id[:16]}.")
-        statement = _read_statement(payload)
-    except Refusal as error:
-        raise VerificationError(error.what, where=where or error.where, remedy=error.remedy) from error
+    return keys
+
+
+def _checked(
+    statement: Statement, predicate_type: str, subject: Digest | str, *, allow_failed: bool, where: str
+) -> Statement:
+    """Return a statement whose signature holds, if it says what is asked for: rules 8 to 10."""
     if statement.predicate_type != predicate_type:
         raise VerificationError(
             f"The statement's predicate type is {statement.predicate_type[:100]!r}, not {predicate_type}.", where=where
@@ -219,7 +271,14 @@ def _open_bundle(bundle: bytes) -> tuple[str, bytes, bytes]:
     public_key = _object(material["publicKey"], "publicKey")
     _closed(public_key, {"hint"}, "publicKey")
     hint = _decode(public_key["hint"], "hint")
-    envelope = _object(value["dsseEnvelope"], "dsseEnvelope")
+    if len(hint) != _KEY_ID_BYTES:
+        raise Refusal("The key hint is not the sha256 of a public key.")
+    payload, signature = _open_envelope(_object(value["dsseEnvelope"], "dsseEnvelope"))
+    return hint.hex(), payload, signature
+
+
+def _open_envelope(envelope: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Return payload and signature."""
     _closed(envelope, {"payload", "payloadType", "signatures"}, "dsseEnvelope")
     if envelope["payloadType"] != PAYLOAD_TYPE:
         raise Refusal(f"The envelope's payload type is not {PAYLOAD_TYPE}.")
@@ -228,7 +287,7 @@ def _open_bundle(bundle: bytes) -> tuple[str, bytes, bytes]:
         raise Refusal("The envelope does not hold exactly one signature.")
     signature = _object(signatures[0], "signatures")
     _closed(signature, {"sig"}, "signatures", optional={"keyid"})
-    return hint.hex(), _decode(envelope["payload"], "payload"), _decode(signature["sig"], "sig")
+    return _decode(envelope["payload"], "payload"), _decode(signature["sig"], "sig")
 
 
 def _key_of(keys: tuple[TrustedKey, ...], hint: str, role: Role) -> TrustedKey:
@@ -244,7 +303,7 @@ def _key_of(keys: tuple[TrustedKey, ...], hint: str, role: Role) -> TrustedKey:
 def _read_statement(payload: bytes) -> Statement:
     value = read_json(payload)
     _closed(value, {"_type", "subject", "predicateType"}, "statement", optional={"predicate"})
-    if value["_type"] != STATEMENT_TYPE:
+    if value["_type"] not in _STATEMENT_TYPES:
         raise Refusal(f"The payload is not an {STATEMENT_TYPE}.")
     subjects = value["subject"]
     if not isinstance(subjects, list) or not subjects:
@@ -254,7 +313,7 @@ def _read_statement(payload: bytes) -> Statement:
     return Statement(
         subjects=tuple(_read_subject(subject) for subject in subjects),
         predicate_type=value["predicateType"],
-        predicate=_object(value.get("predicate") or {}, "predicate"),
+        predicate=_object(value.get("predicate", {}), "predicate"),
     )
 
 

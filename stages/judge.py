@@ -12,7 +12,9 @@
     scan/database           the advisories are fresh
     scan/vulnerabilities, secrets, misconfigurations, coverage      findings against the limits, less the waivers
 
-Also a NO is stored and signed. A fault is never a pass: what cannot be judged raises, and no verdict is written.
+Also a NO is stored and signed, with all that decided it: evidence, time and policies (`sekisho.releases.judgement`), so
+that `judge` can be run again by anyone (`stages.why`). A fault is never a pass: what cannot be judged raises, and no
+verdict is written.
 """
 
 from __future__ import annotations
@@ -24,33 +26,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sekisho.builds import BuildRules, load_builds
-from sekisho.canonical import Digest, digest_of_json, hex_of
-from sekisho.errors import Refusal
+from sekisho.canonical import Digest, digest_of, digest_of_json, hex_of
+from sekisho.errors import PermanentError, Refusal, TemporaryError
 from sekisho.evidence import attach_statement
 from sekisho.keys import Signer
 from sekisho.limits import Limits, load_limits
-from sekisho.model import Document, Image, Manifests, NameField, Reason, Result, Scan, Verdict
+from sekisho.model import Archive, JudgeInput, Judgement, Reason, Result, Verdict
+from sekisho.oci import OCI_MANIFEST
 from sekisho.policy import PolicySet, load_policies
-from sekisho.records import get_record, put_record
+from sekisho.policy_archive import pack_policies
 from sekisho.registry import Registry
+from sekisho.releases.judgement import (
+    commit_tag,
+    judge_versions,
+    judgement_manifest,
+    load_judgement,
+    put_judgement,
+    verdict_repository,
+    verdict_statement,
+)
 from sekisho.score import Problems
 from sekisho.score.source import place
 from sekisho.standard import StandardImages, load_standard
-from sekisho.statements import SUMMARY, Statement, Subject
 from stages.judge_rules import evidence_reasons, scan_reasons, standard_reasons, workload_reasons
-
-JUDGE_ID = "https://sekisho.dev/judge/v1"
-
-
-class JudgeInput(Document):
-    """All that is known about one commit. What a stage refused is None, and its reason stands in `problems`."""
-
-    app: str = NameField
-    commit: str
-    image: Image | None = None
-    manifests: Manifests | None = None
-    scan: Scan | None = None
-    problems: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,8 @@ class Rules:
     limits: Limits
     standard: StandardImages
     builds: BuildRules = field(default_factory=BuildRules)
+    archive: bytes = field(default=b"", repr=False)
+    """The folder itself, packed: it is kept with every verdict."""
 
 
 def load_rules(folder: Path) -> Rules:
@@ -68,8 +68,13 @@ def load_rules(folder: Path) -> Rules:
 
     Raises:
         PermanentError: anything in it is missing or not understood; without rules nothing passes.
+        TemporaryError: somebody wrote to it meanwhile.
     """
-    return Rules(load_policies(folder), load_limits(folder), load_standard(folder), load_builds(folder))
+    archive = pack_policies(folder)
+    rules = Rules(load_policies(folder), load_limits(folder), load_standard(folder), load_builds(folder), archive)
+    if pack_policies(folder) != archive:
+        raise TemporaryError("The policies changed while they were read.", where=str(folder))
+    return rules
 
 
 def judge(subject: JudgeInput, rules: Rules, at: int) -> Verdict:
@@ -87,10 +92,11 @@ def judge(subject: JudgeInput, rules: Rules, at: int) -> Verdict:
         reasons += standard_reasons(subject.image, rules.standard, today, rules.limits.end_of_life)
         notes += subject.image.notes
     if subject.manifests is not None:
-        reasons += workload_reasons(subject.manifests, subject.image, rules.standard, rules.limits.kinds)
+        reasons += workload_reasons(subject.manifests, subject.image, rules.standard, rules.limits)
         reasons += rules.policies.check_objects(subject.manifests.objects, namespace=f"app-{subject.app}")
     if subject.scan is not None:
-        found, said = scan_reasons(subject.app, subject.scan, rules.limits, at)
+        base, digest = (subject.image.base, subject.image.base_digest) if subject.image else ("", "")
+        found, said = scan_reasons(subject.app, subject.scan, rules.limits, at, base=base, base_digest=digest)
         reasons += found
         notes += said
     failed = any(reason.result == "fail" for reason in reasons)
@@ -102,6 +108,34 @@ def judge(subject: JudgeInput, rules: Rules, at: int) -> Verdict:
         reasons=tuple(dict.fromkeys(reasons)),
         notes=tuple(notes),
     )
+
+
+def judgement_of(subject: JudgeInput, rules: Rules, at: int) -> Judgement:
+    """Judge one commit, and return the verdict with all that decided it.
+
+    Args:
+        subject: the evidence.
+        rules: the policies in force, as `load_rules` read them.
+        at: the time, seconds since the epoch.
+
+    Raises:
+        PermanentError: the policies are not those of a folder.
+    """
+    if not rules.archive:
+        raise PermanentError("These rules come from no folder: a verdict by them could not be given again.")
+    stored = _as_stored(subject)
+    return Judgement(
+        subject=stored,
+        at=at,
+        policies=Archive(digest=digest_of(rules.archive), size=len(rules.archive)),
+        verdict=judge(stored, rules, at),
+        versions=judge_versions(),
+    )
+
+
+def _as_stored(subject: JudgeInput) -> JudgeInput:
+    """Return the evidence as it is read back: what is judged is what is kept, down to a 1.0 that JSON writes as 1."""
+    return JudgeInput.parse(subject.canonical())
 
 
 def reasons_of(refusal: Refusal, stage: str) -> tuple[Reason, ...]:
@@ -132,77 +166,59 @@ def reasons_of(refusal: Refusal, stage: str) -> tuple[Reason, ...]:
 
 
 class JudgeStage:
-    """Judges, keeps the verdict in `verdicts/<app>`, and signs it, whichever it is.
+    """Judges, keeps the judgement whole in `verdicts/<app>`, and signs its verdict, whichever it is.
 
     Args:
         registry: the zone's own registry.
         signer: the verifier's key.
-        policies: the admission policies in force.
-        limits: limits and waivers in force.
-        standard: the standard images.
+        rules: the policies in force, as `load_rules` read them.
         now: the clock, seconds since the epoch.
     """
 
     name = "judge"
 
     def __init__(
-        self,
-        registry: Registry,
-        signer: Signer,
-        *,
-        policies: PolicySet,
-        limits: Limits,
-        standard: StandardImages,
-        now: Callable[[], float] = time.time,
+        self, registry: Registry, signer: Signer, rules: Rules, *, now: Callable[[], float] = time.time
     ) -> None:
         self._registry = registry
         self._signer = signer
-        self._rules = Rules(policies, limits, standard)
+        self._rules = rules
         self._now = now
 
     def key(self, subject: JudgeInput) -> Digest:
-        """Return a digest over the evidence and the policies."""
-        return digest_of_json({"subject": subject.identity(), "policy": self._rules.policies.digest})
+        """Return a digest over the evidence and the policies, and whose word stands behind the verdict."""
+        return digest_of_json(
+            {"subject": subject.identity(), "policy": self._rules.policies.digest, "verifier": self._signer.key_id}
+        )
 
-    def find(self, subject: JudgeInput) -> Verdict | None:
-        """Return the stored verdict, if it is still what the rules say today: advisories age and waivers expire."""
-        verdict = get_record(self._registry, self._repository(subject), self._tag(subject), Verdict)
-        return verdict if verdict == self._judged(subject) else None
+    def find(self, subject: JudgeInput) -> Judgement | None:
+        """Return the stored judgement, if its verdict is still what the rules say today.
 
-    def perform(self, subject: JudgeInput) -> Verdict:
-        """Judge, store and sign."""
-        verdict = self._judged(subject)
-        repository = self._repository(subject)
-        record = put_record(self._registry, repository, f"commit-{subject.commit}", verdict)
-        attach_statement(self._registry, repository, summary_of(verdict, repository, record), self._signer)
-        # Last, so that `find` sees a verdict only once it is signed.
-        put_record(self._registry, repository, self._tag(subject), verdict)
-        return verdict
+        Advisories age and waivers expire. While the verdict stays, the judgement stays, with the time of its own: a
+        commit that is judged again and again leaves one record.
+        """
+        repository = verdict_repository(subject.app)
+        found = load_judgement(self._registry, repository, self._tag(subject))
+        if found is None or found[0].verdict != judge(_as_stored(subject), self._rules, int(self._now())):
+            return None
+        return found[0] if self._registry.has_blob(repository, Digest(found[0].policies.digest)) else None
 
-    def _judged(self, subject: JudgeInput) -> Verdict:
-        return judge(subject, self._rules, int(self._now()))
+    def perform(self, subject: JudgeInput) -> Judgement:
+        """Judge, store and sign.
 
-    def _repository(self, subject: JudgeInput) -> str:
-        return f"verdicts/{subject.app}"
+        Raises:
+            PermanentError: the signer is not the verifier, or the policies are not those of a folder.
+            TemporaryError: the signer or the registry cannot be reached.
+        """
+        archive, at = self._rules.archive, int(self._now())
+        judgement = judgement_of(subject, self._rules, at)
+        repository = verdict_repository(subject.app)
+        digest = put_judgement(self._registry, repository, judgement, archive)
+        attach_statement(self._registry, repository, verdict_statement(judgement, digest), self._signer)
+        # Last, so that `find` sees a judgement only once it is signed.
+        for tag in (commit_tag(subject.commit), self._tag(subject)):
+            self._registry.put_manifest(repository, judgement_manifest(judgement), OCI_MANIFEST, tag=tag)
+        return judgement
 
     def _tag(self, subject: JudgeInput) -> str:
-        return f"judge-{hex_of(self.key(subject))[:40]}"
-
-
-def summary_of(verdict: Verdict, repository: str, record: Digest) -> Statement:
-    """Return the verdict as a verification summary (https://slsa.dev/spec/v1.2/verification_summary) about its record.
-
-    It is about the record, never about the image: a NO beside an image would read as a signature to older tools.
-    """
-    passed = verdict.result is Result.PASSED
-    return Statement(
-        subjects=(Subject(name=repository, digest=record),),
-        predicate_type=SUMMARY,
-        predicate={
-            "verifier": {"id": JUDGE_ID},
-            "resourceUri": f"git+sekisho:{verdict.app}@{verdict.commit}",
-            "policy": {"uri": "sekisho:policies", "digest": {"sha256": hex_of(verdict.policy)}},
-            "verificationResult": str(verdict.result),
-            "verifiedLevels": [] if passed else ["FAILED"],
-        },
-    )
+        return f"judged-{hex_of(self.key(subject))[:40]}"

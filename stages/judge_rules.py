@@ -11,6 +11,8 @@ from sekisho.kinds import resource_of
 from sekisho.limits import EndOfLifeLimits, Limits, SeverityLimits, at_least
 from sekisho.model import IMAGE_HOST, Finding, Image, Manifests, Reason, Scan, Severity
 from sekisho.standard import StandardImages
+from sekisho.vex import weigh
+from sekisho.waivers import Place
 from sekisho.workloads import containers_of, pod_template
 from stages.judge_schema import schema_reasons
 
@@ -36,9 +38,19 @@ def reason(
     where: str = "",
     owner: Owner = "",
     stage: str = "judge",
+    finding: Finding | None = None,
 ) -> Reason:
     """Return one rule's answer."""
-    return Reason(rule=rule, stage=stage, result=result, message=message, remedy=remedy, where=where, owner=owner)
+    return Reason(
+        rule=rule,
+        stage=stage,
+        result=result,
+        message=message,
+        remedy=remedy,
+        where=where,
+        owner=owner,
+        finding=finding,
+    )
 
 
 def evidence_reasons(app: str, image: Image | None, manifests: Manifests | None, scan: Scan | None) -> list[Reason]:
@@ -100,7 +112,7 @@ def standard_reasons(image: Image, standard: StandardImages, today: dt.date, lim
 
 
 def workload_reasons(
-    manifests: Manifests, image: Image | None, standard: StandardImages | None, kinds: Sequence[str]
+    manifests: Manifests, image: Image | None, standard: StandardImages | None, limits: Limits
 ) -> list[Reason]:
     """Answer whether the objects are a workload's, and run only what was judged.
 
@@ -108,8 +120,9 @@ def workload_reasons(
         manifests: the rendered objects.
         image: the built image; None when it was not built, then only standard images are looked at.
         standard: the standard images; None to leave images out.
-        kinds: the kinds that a workload may have.
+        limits: say which kinds a workload may have, and which versions of Kubernetes the zones may run.
     """
+    kinds = limits.kinds
     found: list[Reason] = []
     for obj in manifests.objects:
         resource = resource_of(obj)
@@ -121,7 +134,7 @@ def workload_reasons(
             message = f"{name} names a namespace; the zones choose it."
             found.append(reason("workload/kinds", "fail", message, "Leave it out.", where=name))
     found = found or [reason("workload/kinds", "pass", f"Only {', '.join(kinds)}.")]
-    found += schema_reasons(manifests.objects)
+    found += schema_reasons(manifests.objects, limits.kubernetes)
     if standard is None:
         return found
     known = {f"{IMAGE_HOST}/standard/{name}@{entry.digest}" for name, entry in standard.locked.items()}
@@ -148,13 +161,29 @@ def _images(manifests: Manifests) -> Iterator[str]:
 # -- scan -------------------------------------------------------------------------------------------------------------
 
 
-def scan_reasons(app: str, scan: Scan, limits: Limits, at: int) -> tuple[list[Reason], list[str]]:
-    """Answer what the scan saw, and whether it could see. Returns reasons and notes."""
+def scan_reasons(
+    app: str, scan: Scan, limits: Limits, at: int, *, base: str = "", base_digest: str = ""
+) -> tuple[list[Reason], list[str]]:
+    """Answer what the scan saw, and whether it could see. Returns reasons and notes.
+
+    Args:
+        app: the workload; `standard-NAME` for a standard image.
+        scan: the report.
+        limits: limits, waivers and VEX in force.
+        at: the time, seconds since the epoch.
+        base: the standard image that the image stands on.
+        base_digest: its digest.
+    """
     now = dt.datetime.fromtimestamp(at, tz=dt.UTC)
     found = [_system(scan, limits), _packages(scan)]
     database, notes = _database(scan, limits, now)
     found.append(database)
-    return found + finding_reasons(app, scan.findings, limits, now.date()), notes
+    if limits.own_advisories and not scan.own_advisories:
+        message = "Not scanned: the advisories of your own were not looked into."
+        remedy = "The platform team publishes them in the zone: sekisho advisories publish."
+        found.append(reason("scan/own-advisories", "fail", message, remedy, owner="platform"))
+    place = Place(app, scan.image, base, base_digest)
+    return found + finding_reasons(app, scan.findings, limits, now.date(), place), notes
 
 
 def _system(scan: Scan, limits: Limits) -> Reason:
@@ -208,11 +237,22 @@ def _database(scan: Scan, limits: Limits, now: dt.datetime) -> tuple[Reason, lis
     return reason("scan/database", "pass", f"With {said}."), []
 
 
-def finding_reasons(app: str, findings: Sequence[Finding], limits: Limits, today: dt.date) -> list[Reason]:
-    """Answer each kind of finding against its limit."""
+def finding_reasons(
+    app: str, findings: Sequence[Finding], limits: Limits, today: dt.date, place: Place | None = None
+) -> list[Reason]:
+    """Answer each kind of finding against its limit.
+
+    Args:
+        app: the workload.
+        findings: what was found.
+        limits: limits, waivers and VEX in force.
+        today: the day, for what ends.
+        place: in which image; without it, in a working copy of the app.
+    """
+    place = place or Place(app)
     found: list[Reason] = []
     for kind, name in _KINDS.items():
-        answers = [_finding(app, finding, limits, today) for finding in findings if finding.kind == kind]
+        answers = [_finding(place, finding, limits, today) for finding in findings if finding.kind == kind]
         said = list(dict.fromkeys(answer for answer in answers if answer is not None))
         below = answers.count(None)
         if not any(answer.result == "fail" for answer in said):
@@ -231,7 +271,7 @@ def _limit(kind: str, limits: Limits) -> SeverityLimits:
     return SeverityLimits(fail=Severity.UNKNOWN, warn=Severity.UNKNOWN)
 
 
-def _finding(app: str, finding: Finding, limits: Limits, today: dt.date) -> Reason | None:
+def _finding(place: Place, finding: Finding, limits: Limits, today: dt.date) -> Reason | None:
     limit = _limit(finding.kind, limits)
     if not at_least(finding.severity, limit.warn):
         return None
@@ -239,30 +279,74 @@ def _finding(app: str, finding: Finding, limits: Limits, today: dt.date) -> Reas
     if finding.package:
         what += f" in {finding.package} {finding.installed}".rstrip()
     message = f"{what}: {finding.title}" if finding.title else f"{what}."
+    if finding.source:
+        message += f" (from {finding.source})"
     rule = f"scan/{_KINDS[finding.kind]}"
-    about = [waiver for waiver in limits.waivers if waiver.covers(app, finding)]
-    held = next((waiver for waiver in about if not waiver.expired(today)), None)
-    waived = f"{held.reason} ({held.owner}, until {held.expires.isoformat()})" if held else finding.suppressed
-    if waived and finding.kind != "secret":
-        message = f"{message} Waived: {waived}"
-        return reason(rule, "warn", message, where=finding.where, owner=finding.owner, stage="scan")
-    if about:
-        message += f" The waiver of {about[0].owner} expired on {about[0].expires.isoformat()}."
+    held, ended = _held(place, finding, limits, today)
+    if held:
+        said = finding.model_copy(update={"suppressed": held})
+        return reason(
+            rule, "warn", f"{message} {held}", where=finding.where, owner=finding.owner, stage="scan", finding=said
+        )
+    message = f"{message} {ended}".rstrip()
     tolerated = finding.kind == "secret" and limits.secrets == "warn"
     answer: Answer = "fail" if at_least(finding.severity, limit.fail) and not tolerated else "warn"
-    return reason(rule, answer, message, _remedy(finding), where=finding.where, owner=finding.owner, stage="scan")
+    if answer == "fail" and limits.unfixed.answer(finding, today) == "warn":
+        answer, message = "warn", f"{message} Nobody has mended it yet: it fails as soon as there is a fix."
+    return reason(
+        rule,
+        answer,
+        message,
+        _remedy(place, finding),
+        where=finding.where,
+        owner=finding.owner,
+        stage="scan",
+        finding=finding.model_copy(update={"suppressed": ""}),
+    )
 
 
-def _remedy(finding: Finding) -> str:
+def _held(place: Place, finding: Finding, limits: Limits, today: dt.date) -> tuple[str, str]:
+    """Return what holds a finding back; or, where nothing does, what did and has ended."""
+    about = [waiver for waiver in limits.waivers if waiver.covers(place, finding)]
+    waiver = next((waiver for waiver in about if not waiver.expired(today)), None)
+    if waiver is not None:
+        return f"Waived: {waiver.reason} ({waiver.owner}, until {waiver.expires.isoformat()})", ""
+    claim, ended = weigh(limits.vex, place, finding, today)
+    if claim is not None:
+        word = "Fixed" if claim.status == "fixed" else "Not affected"
+        return f"{word}: {claim.why} ({claim.file}, {claim.owner}, until {claim.expires.isoformat()})", ""
+    if about:
+        last = max(about, key=lambda item: item.expires)
+        ended = f"The waiver of {last.owner} expired on {last.expires.isoformat()}. {ended}".rstrip()
+    return "", ended
+
+
+def _remedy(place: Place, finding: Finding) -> str:
     if finding.kind == "secret":
         return "Revoke it now, for it is known; then remove it and read it from /bindings or a variable."
+    if finding.owner == "platform":
+        return _remedy_of_platform(place, finding)
     if finding.kind == "coverage":
         return "What was not scanned has not passed: make it readable for the scanner, or remove it."
-    if finding.owner == "platform":
-        fixed = f" ({finding.fixed})" if finding.fixed else ""
-        return f"It sits in the standard image: the platform team updates it{fixed}, then push again."
     if finding.kind == "misconfiguration":
         return "Change what the finding names."
     if finding.fixed:
         return f"Update {finding.package} to {finding.fixed} and lock again."
+    if finding.source:
+        return f"Take another version of {finding.package}, or another package: this one is denied here."
     return f"There is no fix yet: replace {finding.package}, or ask the security team for a waiver with an end."
+
+
+def _remedy_of_platform(place: Place, finding: Finding) -> str:
+    """Say what happens to a finding that is not the developers' to mend (flows/rebase.py, docs/standard-images.md)."""
+    name = f"the standard image {place.base}" if place.base else "the standard image"
+    if finding.kind == "coverage":
+        return f"The platform team looks at {name}; nothing is to be done in the workload."
+    if not finding.fixed:
+        return (
+            f"It sits in {name} and has no fix yet. The platform team decides; nothing is to be done in the workload."
+        )
+    return (
+        f"It sits in {name}: the platform team moves it to {finding.fixed}. What stands on it is then rebased and "
+        "judged again by itself; nothing is to be done in the workload."
+    )

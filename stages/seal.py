@@ -1,8 +1,8 @@
-"""Seal: a PASSED verdict turns image, manifests and evidence into one signed release.
+"""Seal: a PASSED judgement turns image, manifests and evidence into one signed release.
 
 The release refers to the builder's and the scanner's statements; the verifier signs a summary (SLSA VSA) over the
-release and the image that lists exactly these statements. What was sealed is verified by the outer zones' own rules
-before it is recorded: this stage makes nothing that they would refuse.
+release and the image that lists exactly these statements and the judgement, which is kept beside the release. What was
+sealed is verified by the outer zones' own rules before it is recorded: this stage makes nothing that they would refuse.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from sekisho.evidence import (
     load_statement,
     sign_image,
 )
-from sekisho.keys import Signer, TrustRoot
-from sekisho.model import EvidenceRef, Image, Manifests, Offer, Release, Result, Revision, SealedRelease, Verdict
+from sekisho.keys import Signer, Trust
+from sekisho.model import EvidenceRef, Image, Judgement, Offer, Release, Result, Revision, Scan, SealedRelease
+from sekisho.policy_archive import ARCHIVE_LIMIT
 from sekisho.records import get_record, put_record
 from sekisho.registry import Registry
 from sekisho.releases import put_release, summary_statement, verify_release
 from sekisho.releases.artifact import image_repository, release_repository
+from sekisho.releases.judgement import put_judgement, verdict_repository
 from sekisho.releases.rules import scan_report, source_commits
 from sekisho.statements import PROVENANCE, ROLES, SBOM, SCAN, SUMMARY, Statement
+from sekisho.witness import WitnessBook
 
 DEFAULT_LEVELS = ("SLSA_BUILD_LEVEL_1",)
 
@@ -39,11 +42,19 @@ class SealInput:
     """What is sealed."""
 
     revision: Revision
+    judgement: Judgement
+    """Must say PASSED about this revision; holds image, manifests and scan, and names the policy."""
+
+
+@dataclass(frozen=True)
+class _Sealed:
+    """The parts of a judgement that a release is made of."""
+
+    revision: Revision
+    judgement: Judgement
     image: Image
     manifests: bytes
-    """Canonical bytes of the rendered Manifests."""
-    verdict: Verdict
-    """Must say PASSED about this revision; names the policy."""
+    scan: Scan
 
 
 class SealStage:
@@ -53,6 +64,7 @@ class SealStage:
         registry: the build zone's own registry.
         trust: the build zone's trust root; the evidence must verify under it.
         signer: the verifier's key.
+        witness: where the zone notes what it verified when: sealed releases outlive the keys that signed them.
         clock: gives the time, seconds since the epoch.
         levels: SLSA levels that the line claims in its summaries.
     """
@@ -62,9 +74,10 @@ class SealStage:
     def __init__(
         self,
         registry: Registry,
-        trust: TrustRoot,
+        trust: Trust,
         signer: Signer,
         *,
+        witness: WitnessBook | None = None,
         clock: Callable[[], float] = time.time,
         levels: tuple[str, ...] = DEFAULT_LEVELS,
     ) -> None:
@@ -73,6 +86,7 @@ class SealStage:
         self._registry = registry
         self._trust = trust
         self._signer = signer
+        self._witness = witness
         self._clock = clock
         self._levels = levels
 
@@ -82,9 +96,7 @@ class SealStage:
             {
                 "stage": self.name,
                 "revision": subject.revision.identity(),
-                "image": subject.image.identity(),
-                "manifests": digest_of(subject.manifests),
-                "verdict": subject.verdict.identity(),
+                "judgement": subject.judgement.identity(),
                 "verifier": self._signer.key_id,
                 "levels": list(self._levels),
             }
@@ -92,7 +104,8 @@ class SealStage:
 
     def find(self, subject: SealInput) -> SealedRelease | None:
         """Return the release that was sealed from this before, if it still stands in the registry."""
-        sealed = get_record(self._registry, self._repository(subject), self._tag(subject), SealedRelease)
+        place, tag = self._repository(subject), self._tag(subject)
+        sealed = get_record(self._registry, place, tag, SealedRelease, signer=self._signer)
         if sealed is None:
             return None
         for digest in (sealed.digest, sealed.summary):
@@ -106,50 +119,77 @@ class SealStage:
         Raises:
             Refusal: the verdict is not PASSED, or is about something else; evidence is missing.
             VerificationError: what was made does not verify by the outer zones' rules.
-            TemporaryError: the registry cannot be reached.
+            TemporaryError: the signer or the registry cannot be reached; nothing is offered.
         """
-        _check(subject)
+        parts = _parts(subject)
         now = int(self._clock())
-        image, app = subject.image, subject.revision.app
+        self._check_key(now)
+        app = subject.revision.app
         release = Release(
             app=app,
             revision=subject.revision,
-            image=image,
-            manifests=digest_of(subject.manifests),
-            policy=subject.verdict.policy,
-            evidence=self._evidence(subject, now),
+            image=parts.image,
+            manifests=digest_of(parts.manifests),
+            policy=subject.judgement.verdict.policy,
+            evidence=self._evidence(parts, now),
         )
-        digest = put_release(self._registry, release, subject.manifests)
-        summary = self._summary(release, digest, now)
+        digest = put_release(self._registry, release, parts.manifests)
+        judged = self._keep(subject.judgement)
+        summary = self._summary(release, digest, judged, now)
         offer = Offer(sequence=0, app=app, release=digest, summary=summary, commit=subject.revision.commit)
-        sealed = verify_release(self._registry, offer, self._trust, at=now).sealed
+        verified = verify_release(self._registry, offer, self._trust.current(), at=now)
+        sealed = verified.sealed
         self._mark_image(sealed)
-        put_record(self._registry, sealed.repository, self._tag(subject), sealed)
+        if self._witness is not None:
+            self._witness.note(verified.statements, now)
+        put_record(self._registry, sealed.repository, self._tag(subject), sealed, signer=self._signer)
         return sealed
 
-    def _evidence(self, subject: SealInput, now: int) -> tuple[EvidenceRef, ...]:
-        # Two commits can make the same image: each has a provenance of its own. Of scans the newest counts, and of
-        # SBOMs the one that this scan made.
-        commit = subject.revision.commit
-        provenance = self._newest(subject, PROVENANCE, now, lambda item: commit in source_commits(item))
-        scan = self._newest(subject, SCAN, now, lambda _: True)
-        made = scan_report(scan.statement).sbom
-        sbom = self._newest(subject, SBOM, now, lambda item: digest_of_json(item.predicate) == made)
+    def _check_key(self, now: int) -> None:
+        """Check that the verifier's own key counts, before anything is written that nobody would believe.
+
+        Raises:
+            PermanentError: it does not.
+        """
+        key_id = self._signer.key_id
+        known = [key for key in self._trust.current().for_role("verifier") if key.key_id == key_id]
+        problem = known[0].problem_at(now) if known else "is not in the trust root"
+        if problem:
+            raise PermanentError(
+                f"The verifier key {key_id[:16]} {problem}.",
+                where="trust root",
+                remedy="Look at the clock and at the key's dates in the trust root.",
+            )
+
+    def _keep(self, judgement: Judgement) -> Digest:
+        """Keep the judgement beside the release, with which it travels."""
+        app = judgement.verdict.app
+        policies = self._registry.get_blob(
+            verdict_repository(app), Digest(judgement.policies.digest), limit=ARCHIVE_LIMIT
+        )
+        return put_judgement(self._registry, release_repository(app), judgement, policies, tagged=True)
+
+    def _evidence(self, parts: _Sealed, now: int) -> tuple[EvidenceRef, ...]:
+        # Two commits can make the same image: each has a provenance of its own. Of scans that one counts which was
+        # judged, whatever was found since, and of SBOMs the one that this scan made.
+        commit, judged = parts.revision.commit, parts.scan.identity()
+        provenance = self._newest(parts.image, PROVENANCE, now, lambda item: commit in source_commits(item))
+        scan = self._newest(parts.image, SCAN, now, lambda item: scan_report(item).identity() == judged)
+        made = parts.scan.sbom
+        sbom = self._newest(parts.image, SBOM, now, lambda item: digest_of_json(item.predicate) == made)
         return (
-            _reference(subject.image, "builder", provenance),
-            _reference(subject.image, "scanner", scan),
-            _reference(subject.image, "scanner", sbom),
+            _reference(parts.image, "builder", provenance),
+            _reference(parts.image, "scanner", scan),
+            _reference(parts.image, "scanner", sbom),
         )
 
-    def _newest(
-        self, subject: SealInput, predicate_type: str, now: int, fits: Callable[[Statement], bool]
-    ) -> FoundStatement:
-        image, role = subject.image, ROLES[predicate_type]
+    def _newest(self, image: Image, predicate_type: str, now: int, fits: Callable[[Statement], bool]) -> FoundStatement:
+        role = ROLES[predicate_type]
         found = find_statements(
             self._registry,
             image.repository,
             Digest(image.digest),
-            trust=self._trust,
+            trust=self._trust.current(),
             role=role,
             predicate_type=predicate_type,
             at=now,
@@ -163,21 +203,23 @@ class SealStage:
             )
         return fitting[-1]
 
-    def _summary(self, release: Release, digest: Digest, now: int) -> Digest:
-        """Sign the summary, or take up the one that an interrupted run left."""
+    def _summary(self, release: Release, digest: Digest, judged: Digest, now: int) -> Digest:
+        """Sign the summary, or take up the one that an interrupted run left, and complete it for older tools."""
         repository = release_repository(release.app)
-        statement = summary_statement(digest, release, at=now, levels=self._levels)
+        statement = summary_statement(digest, release, at=now, levels=self._levels, judgement=judged)
         earlier = find_statements(
             self._registry,
             repository,
             digest,
-            trust=self._trust,
+            trust=self._trust.current(),
             role="verifier",
             predicate_type=SUMMARY,
             at=now,
         )
         for item in earlier:
             if {**item.statement.predicate, "timeVerified": ""} == {**statement.predicate, "timeVerified": ""}:
+                attach_bundle(self._registry, repository, digest, item.bundle)
+                sign_image(self._registry, repository, digest, self._signer)
                 return item.manifest
         return attach_statement(self._registry, repository, statement, self._signer)
 
@@ -204,13 +246,13 @@ def _reference(image: Image, role: Literal["builder", "scanner"], found: FoundSt
     )
 
 
-def _check(subject: SealInput) -> None:
-    """Check that the verdict is a PASSED one about just this.
+def _parts(subject: SealInput) -> _Sealed:
+    """Check that the judgement is a PASSED one about just this, and return what it is about.
 
     Raises:
         Refusal: it is not.
     """
-    revision, verdict, image = subject.revision, subject.verdict, subject.image
+    revision, verdict, judged = subject.revision, subject.judgement.verdict, subject.judgement.subject
     where = f"{revision.app}@{revision.commit}"
     if verdict.result is not Result.PASSED or verdict.failures:
         raise Refusal(
@@ -218,10 +260,13 @@ def _check(subject: SealInput) -> None:
             where=where,
             remedy="Mend what the verdict's reasons say and push again.",
         )
-    if (verdict.app, verdict.commit) != (revision.app, revision.commit):
+    if {(verdict.app, verdict.commit), (judged.app, judged.commit)} != {(revision.app, revision.commit)}:
         raise Refusal("The verdict is about another app or commit.", where=where)
+    image, manifests, scan = judged.image, judged.manifests, judged.scan
+    if image is None or manifests is None or scan is None:
+        raise Refusal("The verdict passed without all of its evidence.", where=where)
     if image.repository != image_repository(revision.app):
         raise Refusal(f"The image is in {image.repository[:100]}, not among the app's.", where=where)
-    manifests = Manifests.parse(subject.manifests, where=where)
-    if manifests.canonical() != subject.manifests or manifests.app != revision.app:
-        raise Refusal("The manifests are not in canonical form, or of another app.", where=where)
+    if manifests.app != revision.app:
+        raise Refusal("The manifests are of another app.", where=where)
+    return _Sealed(revision, subject.judgement, image, manifests.canonical(), scan)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,15 @@ import typer
 from sekisho.errors import SekishoError
 
 _INTERRUPTED = 130
+
+
+class VerdictForm(StrEnum):
+    """The forms of a verdict, for the help."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+
 
 app = typer.Typer(
     name="sekisho",
@@ -60,6 +70,15 @@ Principal = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 PlanName = Annotated[str, typer.Argument(help="Digest of the plan, or the beginning of it.", metavar="PLAN")]
 AppName = Annotated[str, typer.Argument(help="The workload.", metavar="APP")]
+Trust = Annotated[
+    Path | None, typer.Option("--trust", help="Trust root to verify under; by default that of ops on this machine.")
+]
+At = Annotated[
+    str,
+    typer.Option(
+        "--at", help="Verify as of this time (2026-11-26T12:00:00Z): under the keys that counted then.", metavar="TIME"
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -129,16 +148,18 @@ def doctor(json: Json = False) -> None:
 @app.command(short_help="Judge a working copy before any push.")
 def check(
     path: Annotated[Path, typer.Argument(help="Working copy with a score.yaml.", metavar="[PATH]")] = Path(),
+    form: Annotated[VerdictForm, typer.Option("--format", help="How the verdict is printed.")] = VerdictForm.TEXT,
+    whole: Annotated[bool, typer.Option("--all", help="Every rule, also those that passed.")] = False,
     json: Json = False,
 ) -> None:
     """Judge a working copy as the gate would, before any push.
 
     \b
-    Example: sekisho check examples/guestbook
+    Example: sekisho check examples/guestbook --format sarif > verdict.sarif
     """
     from sekisho.cli import check as commands  # noqa: PLC0415
 
-    raise typer.Exit(commands.check(path, as_json=json))
+    raise typer.Exit(commands.check(path, form="json" if json else form.value, whole=whole))
 
 
 @app.command(short_help="List the standard images and what the gate says of each.")
@@ -154,6 +175,45 @@ def images(
     from sekisho.cli import images as commands  # noqa: PLC0415
 
     raise typer.Exit(commands.images(name, as_json=json))
+
+
+advisories = typer.Typer(
+    name="advisories",
+    help="What you deny as of now: a package and its versions, in a list of your own (docs/scanning.md).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(advisories, short_help="Deny packages as of now, and list what is denied.")
+
+
+@advisories.command("list", short_help="List what is denied in the running zone.")
+def advisories_list(zone: OfZone = "build", json: Json = False) -> None:
+    """List the advisories of your own that a zone's scans look into.
+
+    \b
+    Example: sekisho advisories list
+    """
+    from sekisho.cli import advisories as commands  # noqa: PLC0415
+
+    commands.show(zone, as_json=json)
+
+
+@advisories.command("publish", short_help="Publish the list: in force with the next scan.")
+def advisories_publish(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="The list; by default policies/advisories.yaml of this installation.", metavar="[FILE]"),
+    ] = None,
+    zone: OfZone = "build",
+) -> None:
+    """Publish advisories of your own in the running zone: every scan from now on looks into them.
+
+    \b
+    Example: sekisho advisories publish policies/advisories.yaml
+    """
+    from sekisho.cli import advisories as commands  # noqa: PLC0415
+
+    commands.publish(path, zone)
 
 
 @app.command(short_help="Run a working copy in the dev cluster, again at every save.")
@@ -214,9 +274,8 @@ def verify(
     release: Annotated[
         str, typer.Argument(help="Digest (or its beginning), or a bundle's file.", metavar="RELEASE|FILE")
     ],
-    trust: Annotated[
-        Path | None, typer.Option("--trust", help="Trust root to verify under; by default that of ops on this machine.")
-    ] = None,
+    trust: Trust = None,
+    at: At = "now",
     json: Json = False,
 ) -> None:
     """Verify all signatures and digests of a release, offline; exit code 1 when one does not hold.
@@ -229,7 +288,108 @@ def verify(
     """
     from sekisho.cli import releases as commands  # noqa: PLC0415
 
-    raise typer.Exit(commands.verify(release, trust, as_json=json))
+    raise typer.Exit(commands.verify(release, trust, at=at, as_json=json))
+
+
+@app.command(short_help="Say why a release passed, or a commit was refused, and judge it again.")
+def why(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="Digest of a release (or its beginning), APP@COMMIT, or a file.", metavar="RELEASE|APP@COMMIT|FILE"
+        ),
+    ],
+    trust: Trust = None,
+    at: At = "now",
+    policies: Annotated[
+        Path | None, typer.Option("--policies", help="Unpack the policies of then into this new folder.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="Also write what was fetched into this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Say why a release passed or a commit was refused, and by what; judge it again from the stored evidence, offline.
+
+    Exit code 0: the same verdict, byte for byte. 1: another one, and what differs; or the evidence does not verify.
+
+    \b
+    Example: sekisho why guestbook@4f1c9a... --trust trust/root.json
+    """
+    from sekisho.cli import why as commands  # noqa: PLC0415
+
+    options = commands.Options(trust=trust, at=at, policies=policies, save=save)
+    raise typer.Exit(commands.why(subject, options, as_json=json))
+
+
+# -- keys --------------------------------------------------------------------------------------------------------
+
+keys_app = typer.Typer(
+    name="keys",
+    help="Whose keys count: list them, make one anew, take one back. See docs/keys.md.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(keys_app)
+Root = Annotated[
+    Path | None, typer.Option("--trust", help="One trust root; by default those of all zones on this machine.")
+]
+
+
+@keys_app.command(name="list", short_help="List keys, and what each counts for.")
+def list_keys(trust: Root = None, json: Json = False) -> None:
+    """List the keys of this machine's trust roots, with their roles, ends and revocations.
+
+    \b
+    Example: sekisho keys list --json
+    """
+    from sekisho.cli import keys as commands  # noqa: PLC0415
+
+    commands.list_keys(trust, as_json=json)
+
+
+@keys_app.command(name="rotate", short_help="Make a role's key anew.")
+def rotate_key(
+    role: Annotated[str, typer.Argument(help="builder, scanner, verifier or zone.", metavar="ROLE")],
+    zone: Annotated[str, typer.Option("--zone", help="With the role zone: whose.", metavar="ZONE")] = "",
+    overlap: Annotated[
+        str, typer.Option("--overlap", help="How long the old key counts for what is first seen.", metavar="30d|12h")
+    ] = "30d",
+    json: Json = False,
+) -> None:
+    """Make a role's key anew. What was seen while the old key counted goes on counting.
+
+    \b
+    Example: sekisho keys rotate verifier --overlap 30d
+    """
+    from sekisho.cli import keys as commands  # noqa: PLC0415
+
+    commands.rotate(role, zone, overlap, as_json=json)
+
+
+@keys_app.command(name="revoke", short_help="Take a key's word back from a time on.")
+def revoke_key(
+    key: Annotated[str, typer.Argument(help="The key's id, or the beginning of it.", metavar="KEY")],
+    since: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="What zones first saw then or later does not count; `always`: nothing does.",
+            metavar="TIME|always",
+        ),
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the trust roots and the audit file.")],
+    trust: Root = None,
+    json: Json = False,
+) -> None:
+    """Take a key's word back: what a zone first saw before that time counts, and nothing else does.
+
+    Running zones heed it at once. There is no way back but to edit the trust roots by hand.
+
+    \b
+    Example: sekisho keys revoke 4f1c9a --from 2026-11-20T00:00:00Z --reason 'stolen laptop'
+    """
+    from sekisho.cli import keys as commands  # noqa: PLC0415
+
+    commands.revoke(key, since, reason, trust, as_json=json)
 
 
 # -- plans and decisions -----------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from sekisho.clients import FeedClient, OpsClient
 from sekisho.errors import Refusal, UsageError
-from sekisho.zones import Port, Zone, address
+from sekisho.zones import Port, Zone, ZoneHome, address
 
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 _FULL = 64
@@ -21,6 +22,22 @@ def ops() -> OpsClient:
 def build() -> FeedClient:
     """Return a client of the build zone's pages: SEKISHO_BUILD, else the build zone of this machine."""
     return FeedClient(os.environ.get("SEKISHO_BUILD") or f"http://{address(Zone.BUILD)}:{Port.FEED}")
+
+
+def trust_file(given: Path | None) -> Path:
+    """Return the trust root to verify under: the one that was given, else that of ops on this machine.
+
+    Raises:
+        UsageError: none was given and there is none: nothing is ever verified under no trust root.
+    """
+    path = given or ZoneHome(Zone.OPS).trust / "root.json"
+    if given is None and not os.access(path, os.R_OK):
+        raise UsageError(
+            "There is no trust root that you may read here.",
+            where=str(path),
+            remedy="Name one with --trust; the platform team hands it out (docs/keys.md).",
+        )
+    return path
 
 
 def digest_prefix(text: str, what: str) -> str:
@@ -43,8 +60,8 @@ def is_full(digest: str) -> bool:
     return len(digest.removeprefix("sha256:")) == _FULL
 
 
-def only(candidates: list[str], prefix: str, what: str) -> str:
-    """Return the one digest that begins with `prefix`.
+def only(candidates: list[str], prefix: str, what: str, *, where: str = "ops", remedy: str = "") -> str:
+    """Return the one digest, or commit, that begins with `prefix`.
 
     Raises:
         Refusal: there is none, or more than one.
@@ -53,7 +70,8 @@ def only(candidates: list[str], prefix: str, what: str) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise Refusal(f"No {what} begins with {prefix}.", where="ops", remedy=f"List them: sekisho {_LISTS[what]}.")
+        remedy = remedy or f"List them: sekisho {_LISTS[what]}."
+        raise Refusal(f"No {what} begins with {prefix}.", where=where, remedy=remedy)
     raise Refusal(f"{len(found)} {what}s begin with {prefix}.", where=", ".join(found[:5]), remedy="Give more digits.")
 
 

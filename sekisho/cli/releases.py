@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.canonical import hex_of
+from sekisho.cli.moments import moment_of
 from sekisho.cli.output import emit_json, say, short, table, when
-from sekisho.cli.reach import digest_prefix, is_full, only, ops
+from sekisho.cli.reach import digest_prefix, is_full, only, ops, trust_file
 from sekisho.errors import PermanentError, VerificationError
 from sekisho.keys import load_trust
 from sekisho.releases import VerificationReport, verify_bundle
-from sekisho.zones import Zone, ZoneHome
 
 _ZONES = ("staging", "production")
 
@@ -56,16 +56,16 @@ def show(release: str, *, as_json: bool) -> None:
     table(("zone", "state", "since (UTC)", "message"), rows)
 
 
-def verify(release: str, trust: Path | None, *, as_json: bool) -> int:
+def verify(release: str, trust: Path | None, *, at: str = "now", as_json: bool) -> int:
     """Verify a release from a file or by its digest; 0 when everything holds."""
     path = Path(release)
-    wanted = ""
+    wanted, moment = "", moment_of(at)
     if path.is_file():
         data = _read(path)
     else:
-        wanted, data = _bundle(release)
-    root = load_trust(trust or ZoneHome(Zone.OPS).trust / "root.json")
-    report = verify_bundle(data, root)
+        wanted, data = bundle(release)
+    root = load_trust(trust_file(trust))
+    report = verify_bundle(data, root, at=moment)
     if wanted and report.release != wanted:
         raise VerificationError(
             "The bundle is of another release than was asked for.", where=wanted, remedy="Do not trust this ops."
@@ -88,7 +88,7 @@ def resolve(text: str) -> str:
         return only([item["digest"] for item in client.releases(prefix=prefix)], prefix, "release")
 
 
-def _bundle(text: str) -> tuple[str, bytes]:
+def bundle(text: str) -> tuple[str, bytes]:
     """Return a release's whole digest and its bundle; without a word to ops where the bundle is kept already."""
     prefix = digest_prefix(text, "release")
     kept = [f"sha256:{path.stem}" for path in _cache().glob(f"{hex_of(prefix)}*.json")]

@@ -27,6 +27,11 @@ def default_policies() -> Path:
     return project_root() / "policies"
 
 
+def policy_files(policies: Path) -> list[Path]:
+    """Return the files of a policies folder that a zone reads: rules and lists, and OpenVEX documents."""
+    return sorted(path for pattern in ("*.yaml", "*.json") for path in policies.rglob(pattern))
+
+
 def content_digest(zone: Zone) -> str:
     """Return a digest over what a zone's processes read once, at their start: code, profile, policies, trust.
 
@@ -35,7 +40,7 @@ def content_digest(zone: Zone) -> str:
     zone_home = ZoneHome(zone)
     hasher = hashlib.sha256()
     code = (path for package in PACKAGES for path in (project_root() / package).rglob("*.py"))
-    read = (zone_home.profile, *zone_home.policies.rglob("*.yaml"), *zone_home.trust.rglob("*"))
+    read = (zone_home.profile, *policy_files(zone_home.policies), *zone_home.trust.rglob("*"))
     for path in sorted({*code, *read}):
         if path.is_file():
             hasher.update(str(path).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
@@ -65,7 +70,7 @@ def write_content(zone: Zone, profiles: Path, policies: Path) -> Profile:
     # The shipped profiles name the default network; SEKISHO_NETWORK moves the whole installation.
     moved = source.read_bytes().replace(b"10.77.", f"{prefix()}.".encode())
     write_file(zone_home.profile, moved, 0o640, reader)
-    files = {path.relative_to(policies): path for path in sorted(policies.rglob("*.yaml"))} if policies.is_dir() else {}
+    files = {path.relative_to(policies): path for path in policy_files(policies)}
     lock = home() / "images" / IMAGES_LOCK
     if lock.is_file():
         files[Path(IMAGES_LOCK)] = lock
@@ -73,7 +78,7 @@ def write_content(zone: Zone, profiles: Path, policies: Path) -> Profile:
         if name.parent != Path():
             ensure_folder(zone_home.policies / name.parent, 0o750, reader)
         write_file(zone_home.policies / name, path.read_bytes(), 0o640, reader)
-    for path in zone_home.policies.rglob("*.yaml"):
+    for path in policy_files(zone_home.policies):
         if path.relative_to(zone_home.policies) not in files:
             # A rule that was taken away must not stay in force.
             path.unlink()

@@ -1,6 +1,6 @@
-"""What a fresh zone's registry is filled with: the standard images, and the sample advisory database.
+"""What a zone's registry is filled with: the standard images, the sample advisory database, and own advisories.
 
-Both talk to the registry's writable face, which listens inside the zone's namespace only: the thread that pushes has
+All talk to the registry's writable face, which listens inside the zone's namespace only: the thread that pushes has
 entered it.
 """
 
@@ -10,6 +10,8 @@ import http.client
 import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sekisho.canonical import Digest, digest_of_file
 from sekisho.embedded import netns
@@ -18,11 +20,15 @@ from sekisho.embedded.steps import Step
 from sekisho.errors import TemporaryError
 from sekisho.zones import Port, Zone, ZoneHome, home
 
+if TYPE_CHECKING:
+    from sekisho.own_advisories import OwnAdvisories
+
 _BUILDING = (Zone.BUILD, Zone.DEV)
 _TO_BUILD = ("build", "base")
 """Kinds of standard images that no workload runs on."""
 _ADVISORIES = "mirror/trivy-db"
 _SAMPLE = "sample-advisories.yaml"
+_OWN = "advisories.yaml"
 _OK = 200
 _WRITABLE = f"http://127.0.0.1:{Port.REGISTRY_WRITE}"
 
@@ -38,6 +44,8 @@ def seed_steps(zone: Zone) -> list[Step]:
         steps.append(step("standard-images", push_images))
     if (ZoneHome(zone).policies / _SAMPLE).is_file():
         steps.append(step("advisories", push_advisories))
+    if zone is Zone.BUILD and (ZoneHome(zone).policies / _OWN).is_file():
+        steps.append(step("own-advisories", push_own_advisories))
     return steps
 
 
@@ -87,6 +95,37 @@ def push_advisories(zone: Zone) -> None:
         push_database(Registry(_WRITABLE), ZoneHome(zone).policies / _SAMPLE)
 
     netns.call_in(netns.namespace(zone), push)
+
+
+def push_own_advisories(zone: Zone) -> None:
+    """Publish the operator's own advisories, as the zone's policies have them; what stands there already stays.
+
+    Raises:
+        PermanentError: the list is not valid; says the field and the line.
+    """
+    publish_own(zone, ZoneHome(zone).policies / _OWN)
+
+
+def publish_own(zone: Zone, path: Path) -> str:
+    """Publish a list of own advisories in a zone's registry and return the database's digest.
+
+    Raises:
+        PermanentError: the list is not valid; says the field and the line.
+        TemporaryError: the zone's registry does not answer.
+    """
+    from sekisho.own_advisories import load_file, push_own  # noqa: PLC0415
+    from sekisho.registry import Registry  # noqa: PLC0415
+
+    own = load_file(path)
+    return netns.call_in(netns.namespace(zone), lambda: push_own(Registry(_WRITABLE), own))
+
+
+def published_own(zone: Zone) -> OwnAdvisories | None:
+    """Return the own advisories that a zone's registry holds; None where none were published."""
+    from sekisho.own_advisories import published  # noqa: PLC0415
+    from sekisho.registry import Registry  # noqa: PLC0415
+
+    return netns.call_in(netns.namespace(zone), lambda: published(Registry(_WRITABLE)))
 
 
 def _tags(zone: Zone, repository: str) -> list[str]:

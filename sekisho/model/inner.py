@@ -7,7 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from sekisho.model.base import COMMIT_PATTERN, DigestField, Document, NameField
+from sekisho.model.base import COMMIT_PATTERN, DIGEST_PATTERN, DigestField, Document, NameField
+
+
+def _without_empty(value: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if item or key not in names}
 
 
 class Result(StrEnum):
@@ -142,7 +146,18 @@ class Finding(Document):
     owner: Literal["platform", "workload"]
     """Who mends it: `platform` when it sits in the standard image, else `workload`."""
     suppressed: str = ""
-    """The waiver's reason, when a waiver holds; the finding stays in the report."""
+    """Always empty: what holds a finding is the policies' to say, never the report's."""
+    purl: str = ""
+    """The package's URL; empty for what is not about a package."""
+    published: str = ""
+    """Day on which the vulnerability became known, `2026-11-26`; empty where the database does not say."""
+    source: str = ""
+    """Where it is known from, when that is not the advisory database: the operator's own advisories."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and says nothing: reports that were signed before keep their bytes."""
+        return _without_empty(handler(self), "purl", "published", "source")
 
 
 class Coverage(Document):
@@ -167,6 +182,13 @@ class Scan(Document):
     coverage: Coverage
     sbom: str = DigestField
     """Digest of the normalised CycloneDX SBOM."""
+    own_advisories: str = Field(default="", pattern=f"^$|{DIGEST_PATTERN}")
+    """Digest of the operator's own advisories, when there were any to look into."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and says nothing: reports that were signed before keep their bytes."""
+        return _without_empty(handler(self), "own_advisories")
 
 
 # -- render ----------------------------------------------------------------------------------------------------
@@ -203,6 +225,16 @@ class Reason(Document):
     remedy: str = ""
     where: str = ""
     owner: Literal["", "platform", "workload"] = ""
+    finding: Finding | None = None
+    """What the scanner found, where that is what the rule answers; `suppressed` says the waiver that holds."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and says nothing: verdicts that were signed before keep their bytes."""
+        value: dict[str, Any] = handler(self)
+        if self.finding is None:
+            value.pop("finding", None)
+        return value
 
 
 class Verdict(Document):
@@ -220,6 +252,37 @@ class Verdict(Document):
     def failures(self) -> tuple[Reason, ...]:
         """The reasons that failed."""
         return tuple(reason for reason in self.reasons if reason.result == "fail")
+
+
+class JudgeInput(Document):
+    """All that is known about one commit. What a stage refused is None, and its reason stands in `problems`."""
+
+    app: str = NameField
+    commit: str
+    image: Image | None = None
+    manifests: Manifests | None = None
+    scan: Scan | None = None
+    problems: tuple[Reason, ...] = ()
+
+
+class Archive(Document):
+    """A policies folder as it was in force, packed (`sekisho.policy_archive`)."""
+
+    digest: str = DigestField
+    size: int = Field(ge=0)
+
+
+class Judgement(Document):
+    """A verdict with all that decided it: whoever has this and the archive can judge again and compare."""
+
+    format: Literal["sekisho.dev/judgement/v1"] = "sekisho.dev/judgement/v1"
+    subject: JudgeInput
+    at: int
+    """When it was judged, seconds since the epoch: advisories age, waivers and standard images end."""
+    policies: Archive
+    verdict: Verdict
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of the judge and of what it counts on, by name: another version may say another thing."""
 
 
 # -- seal ------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from sekisho.ops.bundles import Bundles, verified_release
 from sekisho.ops.courier import Courier
 from sekisho.ops.store import OpsStore, engine_for
 from sekisho.receipts import verify_receipt
+from sekisho.witness import WITNESS_FILE, WitnessBook
 from sekisho.zones import Port, Zone, ZoneHome, address
 
 log = logging.getLogger("sekisho.ops")
@@ -81,11 +82,12 @@ def build(home: Path, database_host: str, database_port: int, feed_url: str) -> 
     store = OpsStore(engine_for(database_host, database_port, _secret(home / "secrets" / "postgres-sekisho")))
     _migrate(store)
     feed = FeedClient(feed_url)
+    witness = WitnessBook(home / "state" / WITNESS_FILE)
     # The trust root is read anew each time: a key that was taken out of it counts for nothing from then on.
     bundles = Bundles(
         home / "cache" / "bundles",
         feed.bundle,
-        lambda data, digest: verified_release(data, digest, load_trust(root)),
+        lambda data, digest: verified_release(data, digest, load_trust(root), witness),
     )
     app = create_ops_app(
         store,

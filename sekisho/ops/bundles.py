@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,31 +15,37 @@ from sekisho.keys import TrustRoot
 from sekisho.model import Release
 from sekisho.releases import ReleaseBundle, verify_bundle
 from sekisho.releases.artifact import release_parts
+from sekisho.witness import WitnessBook
 
 _REMEMBERED = 256
 
 
-def verified_release(data: bytes, digest: str, trust: TrustRoot) -> Release:
+def verified_release(data: bytes, digest: str, trust: TrustRoot, witness: WitnessBook | None = None) -> Release:
     """Verify a bundle and return the release in it.
 
     Args:
         data: the bundle's bytes.
         digest: the release that it must be the bundle of.
         trust: whose keys count.
+        witness: when ops saw what; what verifies is noted there.
 
     Raises:
         VerificationError: a rule does not hold, or it is another release's bundle.
         Refusal: it is no release bundle.
     """
-    report = verify_bundle(data, trust)
+    now = int(time.time())
+    report = verify_bundle(data, trust, at=now, witnessed=witness.times() if witness else None)
     if not report.ok:
         failed = report.failures[0]
         raise VerificationError(f"The release does not verify: {failed.name}: {failed.detail}", where=digest)
     if report.release != digest:
         raise VerificationError("The bundle is of another release.", where=report.release)
-    documents = ReleaseBundle.parse(data).documents
-    config, _ = release_parts(base64.b64decode(documents[digest]), where=digest)
-    return Release.parse(base64.b64decode(documents[config.digest]), where=digest)
+    bundle = ReleaseBundle.parse(data)
+    config, _ = release_parts(base64.b64decode(bundle.documents[digest]), where=digest)
+    release = Release.parse(base64.b64decode(bundle.documents[config.digest]), where=digest)
+    if witness is not None:
+        witness.note((bundle.offer.summary, *(evidence.manifest for evidence in release.evidence)), now)
+    return release
 
 
 class Bundles:

@@ -7,14 +7,15 @@ annotation than the commit, so the same release has the same digest wherever and
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
+from sekisho import __version__
 from sekisho.canonical import Digest, digest_of, hex_of
 from sekisho.errors import PermanentError, VerificationError
 from sekisho.model import IMAGE_HOST, Release
 from sekisho.oci import OCI_MANIFEST, Descriptor, Manifest, make_manifest
 from sekisho.registry import Registry
+from sekisho.releases.judgement import SLSA_VERSION, judgement_input, time_of
 from sekisho.statements import SUMMARY, Statement, Subject
 
 RELEASE_TYPE = "application/vnd.sekisho.release.v1+json"
@@ -24,7 +25,6 @@ MANIFESTS_LIMIT = 16 << 20
 
 VERIFIER = "https://sekisho.dev/verifiers/gatekeeper/v1"
 POLICY = "https://sekisho.dev/policies/v1"
-SLSA_VERSION = "1.2"
 
 
 def release_repository(app: str) -> str:
@@ -111,15 +111,23 @@ def release_parts(data: bytes, *, where: str = "") -> tuple[Descriptor, Descript
 
 
 def summary_statement(
-    digest: Digest, release: Release, *, at: int, levels: tuple[str, ...], policy_uri: str = POLICY
+    digest: Digest,
+    release: Release,
+    *,
+    at: int,
+    levels: tuple[str, ...],
+    judgement: str = "",
+    policy_uri: str = POLICY,
 ) -> Statement:
     """Return the verifier's word about a release: SLSA v1.2's Verification Summary, PASSED.
 
     Args:
         digest: the release's digest.
         release: the release; its evidence becomes the input attestations, all of them.
-        at: when the gate judged, seconds since the epoch.
+        at: when it was sealed, seconds since the epoch.
         levels: SLSA levels that the line claims for the image, for example `SLSA_BUILD_LEVEL_2`.
+        judgement: digest of the judgement that let it pass, the last of the inputs; releases sealed before
+            judgements were kept have none.
         policy_uri: where the policy can be read; its digest is the release's.
     """
     return Statement(
@@ -129,11 +137,11 @@ def summary_statement(
         ),
         predicate_type=SUMMARY,
         predicate={
-            "verifier": {"id": VERIFIER},
-            "timeVerified": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "verifier": {"id": VERIFIER, "version": {"sekisho": __version__}},
+            "timeVerified": time_of(at),
             "resourceUri": release_uri(release.app, digest),
             "policy": {"uri": policy_uri, "digest": {"sha256": hex_of(release.policy)}},
-            "inputAttestations": input_attestations(release),
+            "inputAttestations": input_attestations(release, judgement),
             "verificationResult": "PASSED",
             "verifiedLevels": list(levels),
             "slsaVersion": SLSA_VERSION,
@@ -141,12 +149,13 @@ def summary_statement(
     )
 
 
-def input_attestations(release: Release) -> list[dict[str, Any]]:
-    """Return the descriptors of all evidence of a release, as a summary lists them."""
-    return [
+def input_attestations(release: Release, judgement: str = "") -> list[dict[str, Any]]:
+    """Return the descriptors of all evidence of a release and of its judgement, as a summary lists them."""
+    inputs = [
         {
             "uri": f"{IMAGE_HOST}/{release.image.repository}@{evidence.manifest}",
             "digest": {"sha256": hex_of(evidence.manifest)},
         }
         for evidence in release.evidence
     ]
+    return [*inputs, judgement_input(release_repository(release.app), judgement)] if judgement else inputs

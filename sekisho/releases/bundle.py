@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from sekisho.canonical import digest_of, parse_digest
@@ -65,7 +66,12 @@ def export_bundle(verified: VerifiedRelease) -> ReleaseBundle:
 
 
 def verify_bundle(
-    data: bytes, trust: TrustRoot, *, require: tuple[Requirement, ...] = ("verifier",), at: int | None = None
+    data: bytes,
+    trust: TrustRoot,
+    *,
+    require: tuple[Requirement, ...] = ("verifier",),
+    at: int | None = None,
+    witnessed: Mapping[str, int] | None = None,
 ) -> VerificationReport:
     """Verify a release bundle, offline, and report on every rule.
 
@@ -73,25 +79,24 @@ def verify_bundle(
         data: the file's bytes.
         trust: whose keys count.
         require: whose word the release needs.
-        at: the time that the keys must be valid at, seconds since the epoch; now when None.
+        at: the time that the keys must be valid at for what was not seen before, seconds since the epoch; now when
+            None.
+        witnessed: when whoever asks first verified a statement (`sekisho.witness`).
 
     Raises:
         Refusal: too large, or not a release bundle at all. A bundle that does not verify raises nothing.
     """
-    if len(data) > BUNDLE_FILE_LIMIT:
-        raise Refusal(f"The file is larger than {BUNDLE_FILE_LIMIT} bytes.")
-    read_json(data)
-    bundle = ReleaseBundle.parse(data)
+    bundle = read_bundle(data)
     offer = bundle.offer
     moment = int(time.time()) if at is None else at
     try:
-        closure = _closure(bundle)
+        closure = Closure(documents_of(bundle.documents))
     except Refusal as error:
         checks = [Check(name="documents", ok=False, detail=str(error))]
         checks += [Check(name=name, ok=False, detail="Not checked: the documents are damaged.") for name, _ in RULES]
     else:
         checks = [Check(name="documents", ok=True, detail=f"{len(closure.documents)} documents have their digests")]
-        for name, problem in examine_closure(offer, closure, trust, require, at=moment):
+        for name, problem in examine_closure(offer, closure, trust, require, at=moment, witnessed=witnessed):
             checks.append(Check(name=name, ok=not problem, detail=problem))
     return VerificationReport(
         app=offer.app,
@@ -103,9 +108,27 @@ def verify_bundle(
     )
 
 
-def _closure(bundle: ReleaseBundle) -> Closure:
+def read_bundle(data: bytes) -> ReleaseBundle:
+    """Read a release bundle. Nothing of it is verified.
+
+    Raises:
+        Refusal: too large, or not a release bundle at all.
+    """
+    if len(data) > BUNDLE_FILE_LIMIT:
+        raise Refusal(f"The file is larger than {BUNDLE_FILE_LIMIT} bytes.")
+    read_json(data)
+    return ReleaseBundle.parse(data)
+
+
+def documents_of(encoded: Mapping[str, str]) -> dict[str, bytes]:
+    """Return a file's documents by digest; each has its digest.
+
+    Raises:
+        Refusal: one is not base64.
+        VerificationError: one does not have its digest.
+    """
     documents: dict[str, bytes] = {}
-    for digest, text in bundle.documents.items():
+    for digest, text in encoded.items():
         try:
             content = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
@@ -113,4 +136,4 @@ def _closure(bundle: ReleaseBundle) -> Closure:
         if digest_of(content) != parse_digest(digest):
             raise VerificationError("A document does not have its digest.", where=digest)
         documents[digest] = content
-    return Closure(documents)
+    return documents

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sekisho.canonical import Digest
+from sekisho.canonical import Digest, parse_digest
 from sekisho.errors import Refusal, VerificationError
 from sekisho.evidence import bundle_layer
 from sekisho.model import Offer, Release
 from sekisho.oci import Manifest
+from sekisho.policy_archive import ARCHIVE_LIMIT
 from sekisho.registry import Registry
 from sekisho.releases.artifact import (
     CONFIG_LIMIT,
@@ -21,7 +22,8 @@ from sekisho.releases.artifact import (
     release_parts,
     release_repository,
 )
-from sekisho.statements import BUNDLE_LIMIT
+from sekisho.releases.judgement import JUDGEMENT_LIMIT, judgement_parts, named_judgement
+from sekisho.statements import BUNDLE_LIMIT, peek_statement
 
 EVIDENCE_LIMIT = 32
 """Statements that a release may name."""
@@ -73,10 +75,18 @@ class _Fetch:
         self._keep(digest, data)
         return data
 
-    def referrer(self, repository: str, digest: str) -> None:
+    def referrer(self, repository: str, digest: str) -> bytes | None:
+        data = self.manifest(repository, digest)
+        if data is None:
+            return None
+        return self.blob(repository, bundle_layer(data, where=digest)[1].digest, BUNDLE_LIMIT)
+
+    def judgement(self, repository: str, digest: str) -> None:
         data = self.manifest(repository, digest)
         if data is not None:
-            self.blob(repository, bundle_layer(data, where=digest)[1].digest, BUNDLE_LIMIT)
+            document, policies = judgement_parts(data, where=digest)
+            self.blob(repository, document.digest, JUDGEMENT_LIMIT)
+            self.blob(repository, policies.digest, ARCHIVE_LIMIT)
 
     def _keep(self, digest: str, data: bytes) -> None:
         self._size += len(data)
@@ -101,8 +111,12 @@ def fetch_closure(registry: Registry, offer: Offer) -> Closure:
     release = Release.parse(fetch.blob(repository, config.digest, CONFIG_LIMIT), where=offer.release)
     check_scope(release, offer)
     fetch.blob(repository, layer.digest, MANIFESTS_LIMIT)
-    for referrer in statements_of(offer):
-        fetch.referrer(repository, referrer)
+    summary = fetch.referrer(repository, offer.summary)
+    if offer.receipt:
+        fetch.referrer(repository, offer.receipt)
+    judgement = claimed_judgement(summary, offer) if summary else ""
+    if judgement:
+        fetch.judgement(repository, judgement)
     images = release.image.repository
     for evidence in release.evidence:
         fetch.referrer(images, evidence.manifest)
@@ -117,6 +131,14 @@ def statements_of(offer: Offer) -> Iterator[Digest]:
     yield Digest(offer.summary)
     if offer.receipt:
         yield Digest(offer.receipt)
+
+
+def claimed_judgement(summary: bytes, offer: Offer) -> str:
+    """Return the judgement that a summary claims to rest on, '' where none; unverified: what to fetch, no more."""
+    try:
+        return parse_digest(named_judgement(peek_statement(summary), release_repository(offer.app)))
+    except Refusal:
+        return ""  # malformed, or none: the rules say whether that counts
 
 
 def check_scope(release: Release, offer: Offer) -> None:

@@ -17,7 +17,10 @@ provenance The provenance names the release's commit among what it was built fro
 scan       The scan is a report about this image, and the SBOM is the one that this scan made.
 summary    The verifier's summary is there, refers to the release, verifies, says PASSED, is about this release and
            this image, and names the release's policy.
-inputs     The summary lists exactly the release's evidence: none left out, none added.
+inputs     The summary lists exactly the release's evidence and, last, its judgement: none left out, none added.
+judgement  The judgement that the summary lists is there by digest with its policies, is about this commit, this image,
+           these manifests and this scan, under the release's policy, and its verdict is PASSED without a failure.
+           A summary that lists none is of a release sealed before judgements were kept.
 staging    Where the zone requires it: staging's signed receipt about this release, event `healthy`.
 """
 
@@ -31,9 +34,10 @@ from typing import Any, Final, Literal
 from sekisho.canonical import digest_of_json, hex_of
 from sekisho.errors import Refusal, VerificationError
 from sekisho.keys import TrustRoot
-from sekisho.model import Manifests, Offer, Receipt, Release, Scan, SealedRelease
+from sekisho.model import Judgement, Manifests, Offer, Receipt, Release, Result, Scan, SealedRelease
 from sekisho.oci import Manifest, read_json
 from sekisho.releases.artifact import (
+    VERIFIER,
     input_attestations,
     release_manifest,
     release_parts,
@@ -41,6 +45,7 @@ from sekisho.releases.artifact import (
     release_uri,
 )
 from sekisho.releases.closure import Closure, check_scope
+from sekisho.releases.judgement import judgement_parts, named_judgement, read_judgement
 from sekisho.statements import PROVENANCE, RECEIPT, ROLES, SBOM, SCAN, SUMMARY, Statement, verify_statement
 
 Requirement = Literal["verifier", "staging"]
@@ -61,6 +66,10 @@ class VerifiedRelease:
     """Verified statements by the digest of their referrer manifest: evidence, summary and receipt."""
     closure: Closure
     offer: Offer
+    judgement: Judgement | None = None
+    """What let it pass; None for a release that was sealed before judgements were kept."""
+    judged: str = ""
+    """Digest of the judgement's manifest."""
 
     @property
     def release(self) -> Release:
@@ -77,9 +86,13 @@ class Examination:
     trust: TrustRoot
     require: tuple[Requirement, ...]
     at: int
+    witnessed: Mapping[str, int] = field(default_factory=dict)
     release: Release | None = None
     manifests: Manifests | None = None
     statements: dict[str, Statement] = field(default_factory=dict)
+    judgement: Judgement | None = None
+    judged: str | None = None
+    """Digest of the judgement that the summary lists, '' where it lists none; None: not known yet."""
 
     def known(self) -> Release:
         """Return the release.
@@ -108,7 +121,7 @@ class Examination:
             predicate_type=predicate_type,
             subject=subject,
             zone=zone,
-            at=self.at,
+            at=self.witnessed.get(manifest, self.at),
             where=manifest,
         )
         self.statements[manifest] = statement
@@ -116,7 +129,13 @@ class Examination:
 
 
 def verify_closure(
-    offer: Offer, closure: Closure, trust: TrustRoot, require: tuple[Requirement, ...], *, at: int
+    offer: Offer,
+    closure: Closure,
+    trust: TrustRoot,
+    require: tuple[Requirement, ...],
+    *,
+    at: int,
+    witnessed: Mapping[str, int] | None = None,
 ) -> VerifiedRelease:
     """Verify a release by the rules of this module.
 
@@ -125,15 +144,16 @@ def verify_closure(
         closure: its documents.
         trust: whose keys count.
         require: whose word it needs: `verifier` always, `staging` where the zone says so.
-        at: the time that the keys must be valid at, seconds since the epoch.
+        at: the time that the keys must be valid at for what was not seen before, seconds since the epoch.
+        witnessed: when this zone first verified a statement, by digest of its referrer manifest.
 
     Raises:
         VerificationError: a rule does not hold; the first one is named.
     """
-    examination = Examination(offer, closure, trust, require, at)
+    examination = Examination(offer, closure, trust, require, at, witnessed or {})
     for name, rule in RULES:
         try:
-            rule(examination)
+            _apply(rule, examination)
         except Refusal as error:
             raise VerificationError(
                 f"Rule {name}: {error.what}", where=error.where or offer.release, remedy=error.remedy
@@ -142,17 +162,31 @@ def verify_closure(
 
 
 def examine_closure(
-    offer: Offer, closure: Closure, trust: TrustRoot, require: tuple[Requirement, ...], *, at: int
+    offer: Offer,
+    closure: Closure,
+    trust: TrustRoot,
+    require: tuple[Requirement, ...],
+    *,
+    at: int,
+    witnessed: Mapping[str, int] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield every rule's name and what is wrong, empty where it holds. For people; see `verify_closure`."""
-    examination = Examination(offer, closure, trust, require, at)
+    examination = Examination(offer, closure, trust, require, at, witnessed or {})
     for name, rule in RULES:
         try:
-            rule(examination)
+            _apply(rule, examination)
         except Refusal as error:
             yield name, str(error)
         else:
             yield name, ""
+
+
+def _apply(rule: Callable[[Examination], None], exam: Examination) -> None:
+    """Apply one rule; a document that has no canonical form is as bad as one that breaks it."""
+    try:
+        rule(exam)
+    except (ValueError, RecursionError) as error:
+        raise VerificationError(f"A document has no canonical form: {str(error)[:200]}") from error
 
 
 def _release(exam: Examination) -> None:
@@ -253,6 +287,10 @@ def _summary(exam: Examination) -> None:
     statement = exam.verify(SUMMARY, where, digest)
     if not statement.covers(release.image.digest):
         raise VerificationError("The summary is not about the release's image.", where=where)
+    # The verifier's key also signs what the judge says of commits and of standard images.
+    verifier = statement.predicate.get("verifier")
+    if not isinstance(verifier, dict) or verifier.get("id") != VERIFIER:
+        raise VerificationError("The summary is not the gatekeeper's word about a release.", where=where)
     policy = statement.predicate.get("policy")
     named = policy.get("digest") if isinstance(policy, dict) else None
     if not isinstance(named, dict) or named.get("sha256") != hex_of(release.policy):
@@ -265,8 +303,43 @@ def _inputs(exam: Examination) -> None:
     statement = exam.statements.get(exam.offer.summary)
     if statement is None:
         raise VerificationError("Not checked: the summary did not verify.")
-    if statement.predicate.get("inputAttestations") != input_attestations(exam.known()):
+    release = exam.known()
+    judged = named_judgement(statement, release_repository(release.app))
+    if statement.predicate.get("inputAttestations") != input_attestations(release, judged):
         raise VerificationError("The summary does not list exactly the release's evidence.", where=exam.offer.summary)
+    exam.judged = judged
+
+
+def _judgement(exam: Examination) -> None:
+    if exam.judged is None:
+        raise VerificationError("Not checked: the summary's inputs did not verify.")
+    if not exam.judged:
+        return
+    release, where = exam.known(), exam.judged
+    manifest = exam.closure.get(where, "The judgement")
+    document, policies = judgement_parts(manifest, where=where)
+    exam.closure.get(policies.digest, "The archive of the judgement's policies")
+    judgement = read_judgement(manifest, exam.closure.get(document.digest, "The judgement's document"), where=where)
+    subject, verdict = judgement.subject, judgement.verdict
+    about = {(subject.app, subject.commit), (verdict.app, verdict.commit)}
+    if about != {(release.app, release.revision.commit)}:
+        raise VerificationError("The judgement is about another app or commit.", where=where)
+    if verdict.result is not Result.PASSED or verdict.failures or any(x.result == "fail" for x in subject.problems):
+        raise VerificationError("The judgement is not a PASSED one.", where=where)
+    if verdict.policy != release.policy:
+        raise VerificationError("The judgement is by another policy than the release names.", where=where)
+    judged = [part.identity() if part else "" for part in (subject.image, subject.manifests, subject.scan)]
+    if judged != [release.image.identity(), release.manifests, _scanned(exam).identity()]:
+        raise VerificationError("The judgement is about another image, other manifests or another scan.", where=where)
+    exam.judgement = judgement
+
+
+def _scanned(exam: Examination) -> Scan:
+    for evidence in exam.known().evidence:
+        statement = exam.statements.get(evidence.manifest)
+        if evidence.predicate_type == SCAN and statement is not None:
+            return scan_report(statement)
+    raise VerificationError("Not checked: the scan did not verify.")
 
 
 def _staging(exam: Examination) -> None:
@@ -296,6 +369,7 @@ RULES: Final[tuple[tuple[str, Callable[[Examination], None]], ...]] = (
     ("scan", _scan),
     ("summary", _summary),
     ("inputs", _inputs),
+    ("judgement", _judgement),
     ("staging", _staging),
 )
 
@@ -343,4 +417,6 @@ def _result(exam: Examination) -> VerifiedRelease:
         summary=exam.offer.summary,
         release=exam.known(),
     )
-    return VerifiedRelease(sealed, exam.manifests, exam.statements, exam.closure, exam.offer)
+    return VerifiedRelease(
+        sealed, exam.manifests, exam.statements, exam.closure, exam.offer, exam.judgement, exam.judged or ""
+    )

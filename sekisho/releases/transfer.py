@@ -10,11 +10,11 @@ from __future__ import annotations
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from sekisho.canonical import Digest, hex_of
+from sekisho.canonical import Digest, digest_of, hex_of
 from sekisho.errors import PermanentError, VerificationError
 from sekisho.evidence import attach_bundle, attach_legacy, copy_legacy_signatures
 from sekisho.keys import TrustRoot
@@ -23,6 +23,7 @@ from sekisho.oci import EMPTY, OCI_MANIFEST, Manifest
 from sekisho.registry import Registry
 from sekisho.releases.artifact import release_repository
 from sekisho.releases.closure import fetch_closure, statements_of
+from sekisho.releases.judgement import judgement_tag
 from sekisho.releases.rules import Requirement, VerifiedRelease, verify_closure
 
 
@@ -33,6 +34,7 @@ def verify_release(
     require: tuple[Requirement, ...] = ("verifier",),
     *,
     at: int | None = None,
+    witnessed: Mapping[str, int] | None = None,
 ) -> VerifiedRelease:
     """Fetch and verify an offered release, by the rules of `sekisho.releases.rules`.
 
@@ -41,7 +43,9 @@ def verify_release(
         offer: which release; untrusted.
         trust: the zone's own trust root.
         require: whose word it needs: `verifier` always, `staging` where the zone says so.
-        at: the time that the keys must be valid at, seconds since the epoch; now when None.
+        at: the time that the keys must be valid at for what was not seen before, seconds since the epoch; now when
+            None.
+        witnessed: when this zone first verified a statement (`sekisho.witness`).
 
     Raises:
         VerificationError: a rule does not hold, or a layer of the image is not there.
@@ -49,7 +53,8 @@ def verify_release(
         TemporaryError: the registry cannot be reached.
     """
     closure = fetch_closure(source, offer)
-    verified = verify_closure(offer, closure, trust, require, at=int(time.time()) if at is None else at)
+    moment = int(time.time()) if at is None else at
+    verified = verify_closure(offer, closure, trust, require, at=moment, witnessed=witnessed)
     image = verified.release.image
     for layer in image.layers:
         if not source.has_blob(image.repository, Digest(layer.digest)):
@@ -86,6 +91,8 @@ def copy_release(
         repository = release_repository(release.app)
         tag = f"release-{release.revision.commit}"
         _put_manifest(target, repository, verified, offer.release, tag=tag)
+        if verified.judged:
+            _put_manifest(target, repository, verified, verified.judged, tag=judgement_tag(verified.judged))
         _put_referrers(target, repository, verified, *statements_of(offer))
         # For cosign the summary stands beside the image too, as in the zone that sealed it.
         summary = verified.closure.referrer(offer.summary, "The summary")[1]
@@ -98,8 +105,8 @@ def is_complete(registry: Registry, verified: VerifiedRelease) -> bool:
     """Return whether a registry lists all referrers of a verified release, so that other tools find them as well."""
     release, offer = verified.release, verified.offer
     images, releases = release.image.repository, release_repository(release.app)
-    listed = {item.digest for item in registry.referrers(images, Digest(release.image.digest))}
-    listed |= {item.digest for item in registry.referrers(releases, Digest(offer.release))}
+    listed = {item.digest for item in registry.listed_referrers(images, Digest(release.image.digest))}
+    listed |= {item.digest for item in registry.listed_referrers(releases, Digest(offer.release))}
     return listed >= {*(Digest(evidence.manifest) for evidence in release.evidence), *statements_of(offer)}
 
 
@@ -122,7 +129,8 @@ def _copy_layers(source: Registry, target: Registry, verified: VerifiedRelease, 
 def _put_manifest(target: Registry, repository: str, verified: VerifiedRelease, digest: str, *, tag: str = "") -> None:
     data = verified.closure.get(digest, "A manifest")
     manifest = Manifest.parse(data, where=digest)
-    target.put_blob(repository, verified.closure.get(manifest.config.digest, "A config"))
+    config = manifest.config.digest
+    target.put_blob(repository, EMPTY if config == digest_of(EMPTY) else verified.closure.get(config, "A config"))
     for layer in manifest.layers:
         if layer.digest in verified.closure.documents:
             target.put_blob(repository, verified.closure.documents[layer.digest])

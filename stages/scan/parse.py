@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 from sekisho.errors import PermanentError
 from sekisho.model import Coverage, Finding, Image, Severity
+from sekisho.own_advisories import identify
 from sekisho.workloads import WORKLOADS
 
 Report = Mapping[str, Any]
@@ -23,6 +24,7 @@ T = TypeVar("T")
 _SCHEMA = 2
 _KINDS = {"image": "container_image", "fs": "filesystem", "config": "filesystem"}
 _RULE = re.compile(r"(?:AVD-)?([A-Z]+)-?0*([0-9]+)")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TITLE = 300
 UNSUPPORTED = ("", "none")
 
@@ -80,17 +82,22 @@ def packages(report: Report, class_: str) -> Iterator[Mapping[str, Any]]:
             yield from _list(result, "Packages")
 
 
-def coverage(report: Report, image: Image, lock_report: Report | None) -> tuple[Coverage, tuple[Finding, ...]]:
+def purls(report: Report) -> frozenset[str]:
+    """Return the package URLs of the language packages in a report, in their normal form."""
+    return frozenset(filter(None, map(_purl, packages(report, "lang-pkgs"))))
+
+
+def coverage(report: Report, image: Image, known: frozenset[str] | None = None) -> tuple[Coverage, tuple[Finding, ...]]:
     """Return what was looked at in an image, and a finding for each thing that was not.
 
     Args:
         report: the report about the image.
         image: what was built, with what its lock file pins.
-        lock_report: the report about the source tree; None for an image without one.
+        known: what the advisory database knows; None for a sample, which does not claim to know.
     """
     os = report.get("Metadata", {}).get("OS") or {}
     family, version = str(os.get("Family", "")), str(os.get("Name", ""))
-    installed = {_purl(package) for package in packages(report, "lang-pkgs")}
+    installed = purls(report)
     missing = tuple(sorted(purl for purl in image.locked if normal(purl) not in installed))
     count = sum(1 for _ in packages(report, "os-pkgs"))
     found = Coverage(
@@ -101,40 +108,62 @@ def coverage(report: Report, image: Image, lock_report: Report | None) -> tuple[
         locked=len(image.locked),
         missing=missing,
     )
-    return found, tuple(_gaps(found, bool(os.get("EOSL")), image, lock_report))
+    gaps = list(_gaps(found, bool(os.get("EOSL")), image))
+    return found, tuple(gaps if known is None else [*gaps, *_unknown(found, installed, known, image)])
 
 
-def _gaps(found: Coverage, ended: bool, image: Image, lock_report: Report | None) -> Iterator[Finding]:  # noqa: FBT001
-    def gap(id_: str, title: str, where: str, owner: Owner, severity: Severity = Severity.CRITICAL) -> Finding:
-        return Finding(kind="coverage", id=id_, severity=severity, title=title, where=where, owner=owner)
+def _gap(id_: str, title: str, where: str, owner: Owner, severity: Severity = Severity.CRITICAL) -> Finding:
+    return Finding(kind="coverage", id=id_, severity=severity, title=title, where=where, owner=owner)
 
+
+def _gaps(found: Coverage, ended: bool, image: Image) -> Iterator[Finding]:  # noqa: FBT001
     base = f"standard/{image.base}"
     if found.os_family in UNSUPPORTED:
-        yield gap(
+        yield _gap(
             "os-unknown", "The scanner does not know the operating system: it looked for nothing.", base, "platform"
         )
     elif found.os_packages == 0:
-        yield gap("os-packages-none", "The scanner found no package of the operating system.", base, "platform")
+        yield _gap("os-packages-none", "The scanner found no package of the operating system.", base, "platform")
     if ended:
         title = f"{found.os_family} {found.os_version} gets no security fixes any more."
-        yield gap("os-end-of-life", title, base, "platform", Severity.HIGH)
+        yield _gap("os-end-of-life", title, base, "platform", Severity.HIGH)
     for purl in found.missing:
-        yield gap(
+        yield _gap(
             "locked-not-found", "The lock file pins it, the scanner did not find it in the image.", purl, "workload"
         )
-    if image.locked and image.lock == "committed" and lock_report is not None:
-        seen = {_purl(package) for package in packages(lock_report, "lang-pkgs")}
-        if not {normal(purl) for purl in image.locked} <= seen:
-            title = "The scanner did not read the whole lock file."
-            yield gap("lock-not-read", title, "requirements.txt", "workload")
 
 
-def vulnerabilities(report: Report, image: Image | None) -> Iterator[Finding]:
+def _unknown(found: Coverage, installed: frozenset[str], known: frozenset[str], image: Image) -> Iterator[Finding]:
+    """Yield what a database says nothing about: the scanner finds nothing there, and says nothing either."""
+    base = f"standard/{image.base}"
+    system = f"{found.os_family} {found.os_version.partition('.')[0]}"
+    if found.os_family not in UNSUPPORTED and system not in known:
+        yield _gap("os-not-in-database", f"The advisory database knows nothing of {system}.", base, "platform")
+    kinds = {identity[0] for identity in map(identify, installed) if identity is not None}
+    for kind in sorted(kinds):
+        if not any(name.startswith(f"{kind}::") for name in known):
+            title = f"The advisory database knows nothing of packages of {kind}."
+            yield _gap("packages-not-in-database", title, base, "platform")
+
+
+def lock_gaps(image: Image, seen: Iterable[str]) -> Iterator[Finding]:
+    """Yield a finding when the scanner did not read all of the commit's lock file.
+
+    Args:
+        image: what was built, with what its lock file pins.
+        seen: package URLs that the scanner read in the source tree.
+    """
+    if image.locked and image.lock == "committed" and not {normal(purl) for purl in image.locked} <= set(seen):
+        yield _gap("lock-not-read", "The scanner did not read the whole lock file.", "lock file", "workload")
+
+
+def vulnerabilities(report: Report, image: Image | None, source: str = "") -> Iterator[Finding]:
     """Yield the known vulnerabilities in a report.
 
     Args:
         report: the report about an image or a source tree.
         image: the image; findings in its base layers are the platform's. None for a source tree.
+        source: where they are known from, when that is not the advisory database.
     """
     for result in results(report):
         for item in _list(result, "Vulnerabilities"):
@@ -148,7 +177,10 @@ def vulnerabilities(report: Report, image: Image | None) -> Iterator[Finding]:
                 package=package,
                 installed=_text(item, "InstalledVersion"),
                 fixed=_text(item, "FixedVersion"),
-                owner=_owner(item, image),
+                owner=owner_of(item, image),
+                purl=_text(item.get("PkgIdentifier") or {}, "PURL"),
+                published=_day(_text(item, "PublishedDate")),
+                source=source,
             )
 
 
@@ -162,7 +194,7 @@ def secrets(report: Report, image: Image | None) -> Iterator[Finding]:
                 severity=_severity(item),
                 title=_title(item, "Title"),
                 where=f"{_short(_text(result, 'Target'), image)}:{_get(item, 'StartLine', int)}",
-                owner=_owner(item, image),
+                owner=owner_of(item, image),
             )
 
 
@@ -221,17 +253,33 @@ def normal(purl: str) -> str:
     return PackageURL(parsed.type, parsed.namespace, name, parsed.version).to_string()
 
 
+def purl_of(package: Mapping[str, Any]) -> str:
+    """Return a package's URL as the scanner says it; empty when it says none."""
+    return _text(package.get("Identifier") or {}, "PURL")
+
+
 def _purl(package: Mapping[str, Any]) -> str:
-    text = _text(package.get("Identifier") or {}, "PURL")
-    return normal(text) if text else ""
+    text = purl_of(package)
+    try:
+        return normal(text) if text else ""
+    except ValueError:
+        return ""  # a name of a stranger's: what is locked under it is not found, and that is a finding
 
 
-def _owner(item: Mapping[str, Any], image: Image | None) -> Owner:
-    layer = item.get("Layer")
-    if image is None or not isinstance(layer, dict):
+def owner_of(item: Mapping[str, Any], image: Image | None) -> Owner:
+    """Return who mends what the scanner found: the platform what is in the standard image, the workload the rest."""
+    if image is None:
         return "workload"
-    base = {known.diff_id for known in image.layers if known.kind == "base"}
-    return "platform" if layer.get("DiffID") in base else "workload"
+    layer = item.get("Layer")
+    diff_id = layer.get("DiffID") if isinstance(layer, dict) else None
+    if not diff_id:
+        # In the image's own settings: a standard image stands on itself, then they are the platform's.
+        return "platform" if image.digest == image.base_digest else "workload"
+    return "platform" if diff_id in {known.diff_id for known in image.layers if known.kind == "base"} else "workload"
+
+
+def _day(moment: str) -> str:
+    return moment[:10] if _DAY.fullmatch(moment[:10]) else ""
 
 
 def _short(target: str, image: Image | None) -> str:

@@ -7,7 +7,7 @@ Format: https://cyclonedx.org/docs/1.6/json/.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from packageurl import PackageURL
@@ -19,13 +19,11 @@ from stages.scan.parse import Report, results
 _PROPERTY = "aquasecurity:trivy:"
 
 
-def make_sbom(report: Report, image: Image, scanner: Tool) -> dict[str, Any]:
-    """Return the CycloneDX document of an image.
+def components_of(report: Report) -> tuple[dict[str, Any], ...]:
+    """Return what is in an image, each part once, in one order.
 
     Args:
         report: the scanner's report about the image, checked.
-        image: the image.
-        scanner: what made the report.
     """
     components: dict[str, dict[str, Any]] = {}
     os = report.get("Metadata", {}).get("OS") or {}
@@ -42,6 +40,17 @@ def make_sbom(report: Report, image: Image, scanner: Tool) -> dict[str, Any]:
         for package in result.get("Packages") or ():
             component = _component(package, str(result.get("Type", "")))
             components.setdefault(component["bom-ref"], component)
+    return tuple(components[key] for key in sorted(components))
+
+
+def make_sbom(components: Sequence[Mapping[str, Any]], image: Image, scanner: Tool) -> dict[str, Any]:
+    """Return the CycloneDX document of an image.
+
+    Args:
+        components: what is in it, of `components_of`.
+        image: the image.
+        scanner: what made the report.
+    """
     repository = f"{IMAGE_HOST}/{image.repository}"
     name = image.repository.rpartition("/")[2]
     return {
@@ -58,8 +67,8 @@ def make_sbom(report: Report, image: Image, scanner: Tool) -> dict[str, Any]:
                 "purl": PackageURL("oci", None, name, image.digest, {"repository_url": repository}).to_string(),
             },
         },
-        "components": [components[key] for key in sorted(components)],
-        "dependencies": [{"ref": image.digest, "dependsOn": sorted(components)}],
+        "components": [dict(item) for item in components],
+        "dependencies": [{"ref": image.digest, "dependsOn": [item["bom-ref"] for item in components]}],
     }
 
 

@@ -1,23 +1,18 @@
 """The scan stage: image, source tree and manifests at once, then one signed report.
 
-The three scans run side by side. What is wrong with manifests does not depend on which image digest they name, so that
-answer is kept by the manifests without it; a change of code alone costs the image and the tree. Limits and waivers are
-no business of the scanner: the judge reads the whole report.
+The three scans run side by side, and what was found is kept by all that decides it, each for itself: the image by its
+content, the tree by its git hash, the manifests without the digest of the image that they name. A change of one costs
+that one. Limits, waivers and VEX are no business of the scanner: the judge reads the whole report.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sekisho.canonical import Digest, canonical, digest_of_json, hex_of
-from sekisho.errors import Refusal, TemporaryError
+from sekisho.canonical import Digest, digest_of_json, hex_of
 from sekisho.evidence import attach_statement
 from sekisho.keys import Signer
 from sekisho.model import IMAGE_HOST, DigestField, Document, Finding, Image, Manifests, Revision, Scan, Tool
@@ -25,19 +20,18 @@ from sekisho.records import get_record, put_record
 from sekisho.registry import Registry
 from sekisho.statements import SBOM, SCAN, Statement, Subject
 from sekisho.tools import trivy as find_trivy
-from stages.scan import parse, trivy
-from stages.scan.database import Database, current_digest, ensure_database
-from stages.scan.images import scan_image
+from stages.scan import parse
+from stages.scan.database import Current, Database, OwnDatabase, check_current, current, ensure_database, ensure_own
+from stages.scan.images import ImagePart, keep_part, kept_part, part_key, scan_image
+from stages.scan.manifests import scan_manifests
 from stages.scan.sbom import make_sbom, sbom_bytes
+from stages.scan.source import SourcePart, scan_source
 from stages.source import workload
 
-RECIPE = "sekisho-scan/1"
+RECIPE = "sekisho-scan/2"
 """What is asked of the scanner and how it is read. Part of every scan's key."""
 
 _FOLDERS = {"static": "/srv/www/"}
-_TREE_FLAGS = ("--cache-backend", "memory", "--list-all-pkgs", "--offline-scan", "--skip-db-update",
-               "--skip-java-db-update", "--secret-config", "secrets.yaml")  # fmt: skip
-_CONFIG_FLAGS = ("--cache-backend", "memory", "--skip-check-update", "--misconfig-scanners", "kubernetes")
 
 
 @dataclass(frozen=True)
@@ -61,8 +55,15 @@ class ScanRecord(Document):
     """Digest of the referrer manifest with the bill of materials."""
 
 
-class _Kept(Document):
-    findings: tuple[Finding, ...]
+@dataclass(frozen=True)
+class _Means:
+    """What one scan works with."""
+
+    binary: Path
+    tool: Tool
+    used: Current
+    database: Database
+    own: OwnDatabase | None
 
 
 class ScanStage:
@@ -83,12 +84,12 @@ class ScanStage:
         cache.mkdir(parents=True, exist_ok=True)
 
     def key(self, subject: ScanInput) -> Digest:
-        """Return a digest over all that decides the report; a newer advisory database makes a new one.
+        """Return a digest over all that decides the report; newer advisories make a new one.
 
         Raises:
             PermanentError: there is no database, or no pinned scanner.
         """
-        return self._key(subject, current_digest(self._registry))
+        return self._key(subject, current(self._registry))
 
     def find(self, subject: ScanInput) -> Scan | None:
         """Return the report if the registry holds all of it, signed."""
@@ -98,7 +99,9 @@ class ScanStage:
     def record(self, subject: ScanInput) -> ScanRecord | None:
         """Return the stage's note about a subject, if all that it names is there."""
         repository = subject.image.repository
-        record = get_record(self._registry, repository, _tag(self.key(subject)), ScanRecord)
+        record = get_record(
+            self._registry, repository, _tag("scan", self.key(subject)), ScanRecord, signer=self._signer
+        )
         if record is None:
             return None
         whole = self._registry.has_blob(repository, Digest(record.scan.sbom)) and all(
@@ -114,18 +117,18 @@ class ScanStage:
             TemporaryError: the scanner was killed or cannot reach the registry, or the database changed meanwhile.
             PermanentError: the scanner failed, or said something that cannot be used; never an empty report.
         """
-        database = ensure_database(self._registry, self._cache)
-        binary, tool = find_trivy()
-        report, tree, wrong = self._reports(subject, binary, tool, database)
+        means = self._means()
+        part, source, wrong = self._look(subject, means)
         image, repository = subject.image, subject.image.repository
-        sbom = make_sbom(report, image, tool)
+        sbom = make_sbom(part.components, image, means.tool)
         scan = Scan(
             image=image.digest,
-            scanner=tool,
-            database=database.identity,
-            findings=_findings(report, tree, wrong, image),
-            coverage=parse.coverage(report, image, tree)[0],
+            scanner=means.tool,
+            database=means.database.identity,
+            findings=_findings(part, source, wrong, image),
+            coverage=part.coverage,
             sbom=self._registry.put_blob(repository, sbom_bytes(sbom)),
+            own_advisories=means.used.own or "",
         )
         subjects = (Subject(name=f"{IMAGE_HOST}/{repository}", digest=image.digest),)
         said = [
@@ -133,13 +136,21 @@ class ScanStage:
                                                                    predicate=predicate), self._signer)
             for kind, predicate in ((SCAN, scan.model_dump(mode="json")), (SBOM, sbom))
         ]  # fmt: skip
-        if current_digest(self._registry) != database.identity.digest:
-            raise TemporaryError("The advisory database changed during the scan.", where=repository, delay=0.5)
+        check_current(self._registry, means.used, repository)
         record = ScanRecord(scan=scan, statement=said[0], sbom_statement=said[1])
-        put_record(self._registry, repository, _tag(self._key(subject, Digest(database.identity.digest))), record)
+        put_record(
+            self._registry, repository, _tag("scan", self._key(subject, means.used)), record, signer=self._signer
+        )
         return scan
 
-    def _key(self, subject: ScanInput, database: Digest) -> Digest:
+    def _means(self) -> _Means:
+        used = current(self._registry)
+        database = ensure_database(self._registry, self._cache, used.database)
+        own = ensure_own(self._registry, self._cache, used.own)
+        binary, tool = find_trivy()
+        return _Means(binary, tool, used, database, own)
+
+    def _key(self, subject: ScanInput, used: Current) -> Digest:
         return digest_of_json(
             {
                 "stage": self.name,
@@ -148,20 +159,42 @@ class ScanStage:
                 "tree": [subject.revision.tree, subject.revision.path],
                 "manifests": subject.manifests.identity(),
                 "scanner": find_trivy()[1].digest,
-                "database": database,
+                "database": used.database,
+                "own": used.own or "",
                 "signer": self._signer.key_id,
             }
         )
 
-    def _reports(
-        self, subject: ScanInput, binary: Path, tool: Tool, database: Database
-    ) -> tuple[parse.Report, parse.Report, tuple[Finding, ...]]:
-        folder = workload(subject.tree, subject.revision)
+    def _look(self, subject: ScanInput, means: _Means) -> tuple[ImagePart, SourcePart, tuple[Finding, ...]]:
         with ThreadPoolExecutor(3) as pool:
-            image = pool.submit(scan_image, self._registry, subject.image, binary, database)
-            tree = pool.submit(_scan_tree, binary, folder, database.folder, vulnerabilities=True)
-            wrong = pool.submit(_scan_manifests, binary, subject.manifests, self._cache, tool)
+            image = pool.submit(self._image, subject.image, means)
+            tree = pool.submit(self._source, subject, means)
+            wrong = pool.submit(scan_manifests, means.binary, subject.manifests, self._cache, means.tool)
             return image.result(), tree.result(), wrong.result()
+
+    def _image(self, image: Image, means: _Means) -> ImagePart:
+        key = part_key(self._registry, image, means.tool, means.used)
+        kept = kept_part(self._registry, image, key, self._signer)
+        if kept is not None:
+            return kept
+        part = scan_image(self._registry, image, means.binary, means.database, means.own)
+        if not any(item.kind == "coverage" for item in part.findings):
+            # What was not looked at is looked at again: a scanner that saw nothing once must not have the last word.
+            keep_part(self._registry, image, key, part, self._signer)
+        return part
+
+    def _source(self, subject: ScanInput, means: _Means) -> SourcePart:
+        revision, repository = subject.revision, subject.image.repository
+        folder = workload(subject.tree, revision)
+        used = [means.used.database, means.used.own or ""]
+        key = digest_of_json(["source", RECIPE, revision.tree, revision.path, means.tool.digest, used])
+        kept = get_record(self._registry, repository, _tag("scan-source", key), SourcePart, signer=self._signer)
+        if kept is not None:
+            return kept
+        part = scan_source(folder, (means.binary, means.tool), self._cache, means.database, means.own)
+        if not any(parse.lock_gaps(subject.image, part.packages)):
+            put_record(self._registry, repository, _tag("scan-source", key), part, signer=self._signer)
+        return part
 
 
 def scan_tree(
@@ -181,99 +214,32 @@ def scan_tree(
     """
     cache.mkdir(parents=True, exist_ok=True)
     binary, tool = find_trivy()
-    folder = database.folder if database else cache
     with ThreadPoolExecutor(2) as pool:
-        tree = pool.submit(_scan_tree, binary, path.absolute(), folder, vulnerabilities=database is not None)
-        wrong = pool.submit(_scan_manifests, binary, manifests, cache, tool) if manifests else None
-        report = tree.result()
-        found = [*parse.secrets(report, None), *parse.vulnerabilities(report, None)]
-        return parse.merged([*found, *(wrong.result() if wrong else ())])
+        tree = pool.submit(scan_source, path.absolute(), (binary, tool), cache, database, committed=False)
+        wrong = pool.submit(scan_manifests, binary, manifests, cache, tool) if manifests else None
+        return parse.merged([*tree.result().findings, *(wrong.result() if wrong else ())])
 
 
-def _scan_tree(binary: Path, folder: Path, cache: Path, *, vulnerabilities: bool) -> parse.Report:
-    scanners = "vuln,secret" if vulnerabilities else "secret"
-    report = trivy.scan(binary, "fs", str(folder), (*_TREE_FLAGS, "--scanners", scanners), cache=cache)
-    parse.check_report(report, "fs")
-    return report
-
-
-def _scan_manifests(binary: Path, manifests: Manifests, cache: Path, tool: Tool) -> tuple[Finding, ...]:
-    if not manifests.objects:
-        return ()
-    key = digest_of_json([RECIPE, tool.digest, _without_digests(manifests).decode()])
-    kept = cache / "manifests" / f"{hex_of(key)}.json"
-    try:
-        return _Kept.parse(kept.read_bytes()).findings
-    except (OSError, Refusal):
-        pass
-    with tempfile.TemporaryDirectory(prefix="manifests-", dir=cache) as scratch:
-        objects, rules = Path(scratch, "objects"), Path(scratch, "rules")
-        objects.mkdir()
-        rules.mkdir()
-        # The scanner knows a list of trusted registries: ours takes its place (rule KSV-0125).
-        (rules / "trusted.json").write_bytes(canonical({"ksv0125": {"trusted_registries": [IMAGE_HOST]}}))
-        names = _write_objects(manifests, objects)
-        flags = (*_CONFIG_FLAGS, "--config-data", str(rules))
-        report = trivy.scan(binary, "config", str(objects), flags, cache=cache)
-    parse.check_report(report, "config")
-    parse.check_targets(report, names)
-    findings = parse.merged(parse.misconfigurations(report, names))
-    kept.parent.mkdir(exist_ok=True)
-    part = kept.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(_Kept(findings=findings).canonical())
-    part.replace(kept)
-    return findings
-
-
-def _write_objects(manifests: Manifests, folder: Path) -> dict[str, str]:
-    """Write each object to a file, in the namespace that it will have, and return the object of each file."""
-    names: dict[str, str] = {}
-    for number, item in enumerate(manifests.objects):
-        metadata = {**item.get("metadata", {}), "namespace": f"app-{manifests.app}"}
-        value: dict[str, Any] = {**item, "metadata": metadata}
-        name = f"{number:03d}.json"
-        (folder / name).write_text(json.dumps(value, indent=1), encoding="utf-8")
-        names[name] = f"{item.get('kind', '')}/{metadata.get('name', '')}"
-    return names
-
-
-def _without_digests(manifests: Manifests) -> bytes:
-    """Return the manifests with every image of the zone's own named by repository alone."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        if isinstance(value, str) and value.startswith(f"{IMAGE_HOST}/"):
-            repository, _, digest = value.partition("@sha256:")
-            return f"{repository}@sha256:" if digest else value
-        return value
-
-    return canonical(plain(manifests.model_dump(mode="json")))
-
-
-def _findings(report: parse.Report, tree: parse.Report, wrong: Sequence[Finding], image: Image) -> tuple[Finding, ...]:
-    in_source = tuple(parse.secrets(tree, None))
-    in_image = parse.without_copies(parse.secrets(report, image), in_source, _FOLDERS.get(image.language, "/app/"))
-    vulnerable = tuple(parse.vulnerabilities(report, image))
-    known = {(item.id, item.package.lower(), item.installed) for item in vulnerable}
-    locked = (
-        item
-        for item in parse.vulnerabilities(tree, None)
-        if (item.id, item.package.lower(), item.installed) not in known
-    )
+def _findings(part: ImagePart, source: SourcePart, wrong: Sequence[Finding], image: Image) -> tuple[Finding, ...]:
+    in_image = [item for item in part.findings if item.kind == "secret"]
+    rest = [item for item in part.findings if item.kind != "secret"]
+    # What the standard image has and the lock file pins as well is two things, each with its owner.
+    known = {_about(item) for item in rest if item.kind == "vulnerability" and item.owner == "workload"}
+    locked = [item for item in source.findings if item.kind != "vulnerability" or _about(item) not in known]
     return parse.merged(
         [
-            *vulnerable,
+            *rest,
             *locked,
-            *in_source,
-            *in_image,
-            *parse.coverage(report, image, tree)[1],
+            *parse.without_copies(in_image, source.secrets, _FOLDERS.get(image.language, "/app/")),
+            *parse.lock_gaps(image, source.packages),
             *wrong,
         ]
     )
 
 
-def _tag(key: Digest) -> str:
-    return f"scan-{hex_of(key)[:40]}"
+def _about(finding: Finding) -> tuple[str, str, str]:
+    return finding.id, finding.package.lower(), finding.installed
+
+
+def _tag(what: str, key: Digest) -> str:
+    return f"{what}-{hex_of(key)[:40]}"

@@ -8,6 +8,7 @@ so everything but 0 is a failure of the scanner, and a failure is never an empty
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -17,14 +18,23 @@ from typing import Any, Final
 from sekisho.errors import PermanentError, Refusal, TemporaryError
 from sekisho.oci import read_json
 
-RULES_FOR_SECRETS: Final = "disable-allow-rules:\n  - tests\n  - examples\n  - vendor\n  - markdown\n"
-"""The scanner skips tests/, *.md and others by default; a secret in a test is in the commit all the same."""
+_ALLOWED: Final = ("examples", "markdown", "tests", "vendor")
+_ALLOWED_IN_SYSTEMS: Final = ("anaconda-log", "dist-info", "golang", "locale-dir", "node.js", "python", "rubygems",
+                              "usr-dirs", "wordpress")  # fmt: skip
+"""Places in which the scanner does not look for secrets by default: those of a Linux system and of installed packages
+are left to it in an image, whose packages come from public indexes; in a commit there are no such places."""
 
 _SECONDS = 240.0
+_GRACE = 5.0
+"""The scanner ends itself in time; what does not is ended."""
 _REPORT_LIMIT = 512 << 20
 _BUSY = ("connection refused", "timeout", "timed out", "connection reset", "no such host", "temporarily",
          "may be in use", "unexpected EOF", "context canceled", "context deadline exceeded",
          "500 Internal", "502 Bad", "503 Service", "no space left")  # fmt: skip
+_MEMORY = ("out of memory", "cannot allocate memory", "failed to reserve", "page summary memory")
+_MEMORY_REMEDY = "If nobody killed it, there was too little memory for it: see the kernel's log."
+_PREFIX = re.compile(r"^\S+\tFATAL\t(Fatal error\t)?")
+"""What the scanner puts before its last words: time and level."""
 
 
 def scan(
@@ -53,7 +63,7 @@ def scan(
     where = f"trivy {mode}"
     with tempfile.TemporaryDirectory(prefix="scan-", dir=cache) as scratch:
         folder = Path(scratch)
-        (folder / "secrets.yaml").write_text(RULES_FOR_SECRETS, encoding="utf-8")
+        (folder / "secrets.yaml").write_text(_rules_for_secrets(mode), encoding="utf-8")
         report = folder / "report.json"
         command = [str(binary), mode, "--cache-dir", str(cache), "--format", "json", "--output", str(report),
                    "--ignorefile", "", "--quiet", "--skip-version-check", "--disable-telemetry",
@@ -61,7 +71,7 @@ def scan(
         try:
             done = subprocess.run(
                 command, cwd=folder, env=_environment(folder), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE, timeout=seconds + 5, check=False,
+                stderr=subprocess.PIPE, timeout=seconds + _GRACE, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise TemporaryError("The scanner did not end in time.", where=where, delay=10.0) from error
@@ -69,7 +79,9 @@ def scan(
             raise PermanentError(f"The scanner cannot be run: {error}", where=where) from error
         said = done.stderr.decode("utf-8", "replace")
         if done.returncode < 0:
-            raise TemporaryError(f"The scanner was killed by signal {-done.returncode}.", where=where, delay=5.0)
+            raise TemporaryError(
+                f"The scanner was killed by signal {-done.returncode}.", where=where, remedy=_MEMORY_REMEDY, delay=5.0
+            )
         if done.returncode:
             raise _failure(said, where)
         try:
@@ -80,9 +92,19 @@ def scan(
             raise TemporaryError("The scanner ended without a whole report.", where=where, delay=5.0) from error
 
 
+def _rules_for_secrets(mode: str) -> str:
+    names = _ALLOWED if mode == "image" else (*_ALLOWED, *_ALLOWED_IN_SYSTEMS)
+    return "".join(("disable-allow-rules:\n", *(f"  - {name}\n" for name in names)))
+
+
 def _failure(said: str, where: str) -> Exception:
     lines = [line for line in said.strip().splitlines() if line.strip()]
-    last = "".join(letter for letter in (lines[-1] if lines else "it said nothing") if letter.isprintable())[-400:]
+    if any(word in said for word in _MEMORY):
+        return TemporaryError("The scanner ran out of memory.", where=where, remedy=_MEMORY_REMEDY, delay=5.0)
+    # A crash of Go's runtime says why in its first line; the rest is a stack.
+    lines = [line for line in lines if line.startswith(("panic:", "fatal error:"))][:1] or lines
+    last = " ".join((_PREFIX.sub("", lines[-1]) if lines else "it said nothing").split())
+    last = "".join(letter for letter in last if letter.isprintable())[-400:]
     if any(word in said for word in _BUSY):
         return TemporaryError(f"The scanner failed: {last}", where=where, delay=5.0)
     return PermanentError(f"The scanner failed: {last}", where=where, remedy="See sekisho doctor on the build zone.")
@@ -97,4 +119,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "XDG_DATA_HOME": str(folder),
         "LC_ALL": "C.UTF-8",
         "NO_PROXY": "*",
+        # Most scans end before they have used this much: collecting garbage would be a third of their time.
+        "GOGC": "off",
+        "GOMEMLIMIT": "512MiB",
     }

@@ -27,14 +27,13 @@ from sekisho.tools import trivy as find_trivy
 from stages.build.bases import load_base
 from stages.build.compose import base_layers
 from stages.judge_rules import scan_reasons, standard_reasons
-from stages.scan import parse
-from stages.scan.database import current_digest, ensure_database
+from stages.scan.database import Current, check_current, current, ensure_database, ensure_own
 from stages.scan.images import scan_image
 from stages.scan.sbom import make_sbom, sbom_bytes
 from stages.standards.documents import StandardScan, StandardState, StandardVerdict
 from stages.standards.statements import provenance, summary, with_archives
 
-RECIPE: Final = "sekisho-standards/1"
+RECIPE: Final = "sekisho-standards/2"
 """What is asked about a standard image and how it is read. Part of every key."""
 
 _SEEN_BY_SCANNER = frozenset({"npm", "pypi"})
@@ -98,7 +97,7 @@ class StandardsStage:
         Raises:
             PermanentError: there is no advisory database, or no pinned scanner.
         """
-        scan = self._scan_key(subject, current_digest(self._registry))
+        scan = self._scan_key(subject, current(self._registry))
         return digest_of_json(["verdict", scan, self._rules(subject), self._signers.verifier.key_id])
 
     def find(self, subject: StandardImage) -> StandardVerdict | None:
@@ -208,13 +207,14 @@ class StandardsStage:
 
     # -- provenance and scan ----------------------------------------------------------------------------------------
 
-    def _scan_key(self, subject: StandardImage, database: Digest) -> Digest:
+    def _scan_key(self, subject: StandardImage, used: Current) -> Digest:
         signers = (self._signers.builder.key_id, self._signers.scanner.key_id)
         recipe, scanner = self._entry(subject).recipe, find_trivy()[1].digest
-        return digest_of_json(["scan", RECIPE, subject.digest, recipe, scanner, database, signers])
+        databases = [used.database, used.own or ""]
+        return digest_of_json(["scan", RECIPE, subject.digest, recipe, scanner, databases, signers])
 
     def _kept_scan(self, subject: StandardImage) -> StandardScan | None:
-        repository, key = subject.repository, self._scan_key(subject, current_digest(self._registry))
+        repository, key = subject.repository, self._scan_key(subject, current(self._registry))
         kept = get_record(self._registry, repository, _tag("scan", key), StandardScan)
         if kept is None:
             return None
@@ -225,20 +225,21 @@ class StandardsStage:
         return kept if whole else None
 
     def _scan(self, subject: StandardImage) -> StandardScan:
-        database = ensure_database(self._registry, self._cache)
+        used = current(self._registry)
+        database = ensure_database(self._registry, self._cache, used.database)
+        own = ensure_own(self._registry, self._cache, used.own)
         binary, tool = find_trivy()
         entry, image = self._entry(subject), self._image(subject)
-        report = scan_image(self._registry, image, binary, database)
-        sbom = with_archives(make_sbom(report, image, tool), entry)
-        coverage, gaps = parse.coverage(report, image, None)
-        findings = [*parse.vulnerabilities(report, image), *parse.secrets(report, image), *gaps]
+        part = scan_image(self._registry, image, binary, database, own)
+        sbom = with_archives(make_sbom(part.components, image, tool), entry)
         scan = Scan(
             image=image.digest,
             scanner=tool,
             database=database.identity,
-            findings=parse.merged(findings),
-            coverage=coverage,
+            findings=part.findings,
+            coverage=part.coverage,
             sbom=self._registry.put_blob(image.repository, sbom_bytes(sbom)),
+            own_advisories=used.own or "",
         )
         subjects = (Subject(name=f"{IMAGE_HOST}/{image.repository}", digest=image.digest),)
         spoken = (
@@ -255,10 +256,9 @@ class StandardsStage:
             )
             for kind, predicate, signer in spoken
         ]
-        if current_digest(self._registry) != database.identity.digest:
-            raise TemporaryError("The advisory database changed during the scan.", where=image.repository, delay=0.5)
+        check_current(self._registry, used, image.repository)
         kept = StandardScan(scan=scan, provenance=said[0], statement=said[1], sbom_statement=said[2])
-        key = self._scan_key(subject, Digest(database.identity.digest))
+        key = self._scan_key(subject, used)
         put_record(self._registry, image.repository, _tag("scan", key), kept)
         return kept
 
@@ -301,8 +301,12 @@ class StandardsStage:
             base_digest=subject.digest, layers=(),
         )  # fmt: skip
         ends = standard_reasons(stands, self._standard, today, self._limits.end_of_life)
-        reasons, notes = scan_reasons(waiver_name(subject.name), kept.scan, self._limits, at)
-        reasons = list(dict.fromkeys([*ends, *reasons]))
+        reasons, notes = scan_reasons(
+            waiver_name(subject.name), kept.scan, self._limits, at, base=subject.name, base_digest=subject.digest
+        )
+        # Whatever is in a standard image is the platform's to mend, also what it brings along from elsewhere.
+        ours = [item.model_copy(update={"owner": "platform"}) if item.owner else item for item in (*ends, *reasons)]
+        reasons = list(dict.fromkeys(ours))
         known = Counter(str(item.severity) for item in kept.scan.findings if item.kind == "vulnerability")
         return StandardVerdict(
             name=subject.name,

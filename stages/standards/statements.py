@@ -9,9 +9,9 @@ from packageurl import PackageURL
 
 from sekisho.canonical import Digest, hex_of
 from sekisho.model import IMAGE_HOST, Result, StandardImage
+from sekisho.releases.judgement import JUDGE_ID
 from sekisho.standard import LockEntry, StandardSpec
 from sekisho.statements import SUMMARY, Statement, Subject
-from stages.judge import JUDGE_ID
 from stages.standards.documents import StandardVerdict
 
 BUILD_TYPE: Final = "https://sekisho.dev/standard-image/v1"

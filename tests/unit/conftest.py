@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,11 @@ from sekisho.evidence import attach_statement
 from sekisho.keys import FileSigner, Role, TrustRoot, trusted_key
 from sekisho.model import (
     AdvisoryDatabase,
+    Archive,
     Coverage,
     Image,
+    JudgeInput,
+    Judgement,
     Layer,
     Manifests,
     Offer,
@@ -39,6 +42,7 @@ from sekisho.model import (
 from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, make_manifest
 from sekisho.receipts import receipt_statement
 from sekisho.registry import Registry
+from sekisho.releases.judgement import put_judgement, verdict_repository
 from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE, SBOM, SCAN, Statement, Subject
 from stages.build.project import Project
@@ -115,6 +119,17 @@ def running_registry() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def registry_in() -> Callable[[Path], tuple[str, subprocess.Popen[bytes]]]:
+    """Start a registry of one's own with its storage in a folder; whoever starts it ends it."""
+
+    def start(folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
+        port = free_port()
+        return f"http://127.0.0.1:{port}", start_registry(folder, port)
+
+    return start
+
+
+@pytest.fixture(scope="session")
 def registry_url() -> Iterator[str]:
     """URL of a real registry, shared by the session: use repository names of your own."""
     with running_registry() as url:
@@ -128,6 +143,13 @@ def second_registry_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def fresh_registry_url() -> Iterator[str]:
+    """URL of a real registry of one test's own, empty: for what others must not find there."""
+    with running_registry() as url:
+        yield url
+
+
 # -- a small line: keys, an image with evidence, what is sealed ------------------------------------------------
 
 COMMIT = "c0ffee" + "0" * 34
@@ -135,6 +157,8 @@ NOW = 1_790_000_000
 
 
 BILL = {"bomFormat": "CycloneDX"}
+POLICIES = b"an archive"
+"""Stands for the archive of a policies folder; the tests of the judge have a real one."""
 
 
 def scan_of(image: Image) -> Scan:
@@ -218,10 +242,19 @@ class Line:
                 },
             ),
         )
-        verdict = Verdict(app=app, commit=commit, result=Result.PASSED, policy=digest_of(b"policy"), reasons=())
-        return SealInput(
-            revision=self.revision(app, commit), image=image, manifests=manifests.canonical(), verdict=verdict
+        return SealInput(self.revision(app, commit), self.judgement(image, manifests, commit))
+
+    def judgement(self, image: Image, manifests: Manifests, commit: str = COMMIT) -> Judgement:
+        """Return a PASSED judgement, with its policies in the registry."""
+        app = manifests.app
+        judgement = Judgement(
+            subject=JudgeInput(app=app, commit=commit, image=image, manifests=manifests, scan=scan_of(image)),
+            at=NOW,
+            policies=Archive(digest=digest_of(POLICIES), size=len(POLICIES)),
+            verdict=Verdict(app=app, commit=commit, result=Result.PASSED, policy=digest_of(b"policy"), reasons=()),
         )
+        put_judgement(self.registry, verdict_repository(app), judgement, POLICIES)
+        return judgement
 
     def seal_stage(self) -> SealStage:
         return SealStage(self.registry, self.trust, self.signers["verifier"], clock=lambda: NOW)

@@ -16,10 +16,11 @@ from flows import build_zone
 from flows.build_zone import BuildZone, Push, in_order
 from flows.commits import CommitBook
 from flows.events import EventLog
+from flows.inner import screen
 from sekisho.canonical import Digest, digest_of
 from sekisho.errors import Held
 from sekisho.feed import CommitRecord, FeedStore
-from sekisho.model import Image, Release, Result, Revision, Verdict
+from sekisho.model import Image, Reason, Release, Result, Revision, Verdict
 
 POLICY = digest_of(b"policy")
 
@@ -270,6 +271,49 @@ def test_a_restart_takes_up_what_has_no_verdict(line: Line) -> None:
     assert (line.queue / "bad.refused").exists()
 
 
+class Mirror:
+    """A registry that says which advisories it offers."""
+
+    def __init__(self, name: str) -> None:
+        self.digest = digest_of(name.encode())
+
+    def resolve(self, _repository: str, _tag: str) -> Digest | None:
+        return self.digest
+
+
+def test_what_failed_for_old_advisories_alone_is_judged_again_when_there_are_others(line: Line) -> None:
+    mirror = Mirror("old")
+    line.registry = mirror  # type: ignore[assignment]
+    failures = {1: ("scan/database",), 2: ("scan/database", "scan/secrets"), 3: ("scan/vulnerabilities",)}
+    for number, rules in failures.items():
+        reasons = tuple(Reason(rule=rule, stage="judge", result="fail", message="x") for rule in rules)
+        verdict = Verdict(app="x", commit=commit(number), result=Result.FAILED, policy=POLICY, reasons=reasons)
+        line.commits.put(
+            CommitRecord(
+                app=f"app{number}", commit=commit(number), branch="main", at=1, state="failed", verdict=verdict
+            )
+        )
+
+    async def turns(times: int) -> None:
+        for _ in range(times):
+            await line.zone._advisories()
+            await line.settled()
+
+    asyncio.run(turns(3))  # the first look: the mirror may have changed while the zone was down
+    assert [app for app, *_ in line.judged] == ["app1"]
+    assert line.reasons == ["the mirror has other advisories"]
+    mirror.digest = digest_of(b"fresh")
+    asyncio.run(turns(2))
+    assert len(line.judged) == 1  # it passed
+
+
+def test_an_error_that_says_nothing_is_told_by_its_kind(line: Line) -> None:
+    line.zone._fault(line.push(1), KeyError("digest"))
+    assert "KeyError: 'digest'" in line.events.read("shop", commit(1))[-1]["message"]
+    line.zone._fault(line.push(1), RuntimeError())
+    assert line.events.read("shop", commit(1))[-1]["message"] == "RuntimeError without a word."
+
+
 def test_a_stranger_cannot_name_a_folder(line: Line) -> None:
     for wrong in ({"app": "../x"}, {"commit": "HEAD"}, {"branch": "x" * 300}):
         body: dict[str, Any] = {"app": "shop", "commit": commit(1), "branch": "main", **wrong}
@@ -391,3 +435,21 @@ def test_a_rebase_that_stumbles_is_tried_again_and_keeps_no_other_waiting(line: 
 
     asyncio.run(run())
     assert line.state(1) == "passed"
+
+
+def test_what_a_push_shows_fits_a_screen_and_leads_to_all_of_it() -> None:
+    reasons = tuple(
+        Reason(rule="scan/secrets", stage="scan", result="fail", message=f"A key in {number}.py", remedy="Revoke it.")
+        for number in range(100)
+    )
+    verdict = Verdict(app="shop", commit=commit(1), result=Result.FAILED, policy=digest_of(b"policy"), reasons=reasons)
+    lines = screen(verdict, None, "main")
+    assert len(lines) == 40
+    assert lines[0].startswith("FAILED  shop ")
+    assert any(line.endswith("more; the page below shows them.") for line in lines)
+    assert lines[-2:] == [
+        f"Every rule: http://10.77.20.10:8082/commits/shop/{commit(1)}/verdict (?format=json, sarif)",
+        "Nothing was released. The commit is stored; push a new one.",
+    ]
+    passed = screen(verdict.model_copy(update={"result": Result.PASSED, "reasons": ()}), None, "topic")
+    assert passed[-1] == "Not released: topic is not a release branch."

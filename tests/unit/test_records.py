@@ -64,3 +64,18 @@ def test_an_image_keeps_the_bytes_that_it_had_before_it_could_say_more():
     assert image.canonical() == canonical(before)
     said = image.model_copy(update={"notes": ("resolved",), "lock": "resolved"})
     assert Image.parse(said.canonical()) == said
+
+
+def test_a_signed_record_counts_in_its_place_and_under_its_key_alone(registry, signers):
+    signer = signers["scanner"]
+    put_record(registry, "r/signed", "one", TOOL, signer=signer)
+    assert get_record(registry, "r/signed", "one", Tool, signer=signer) == TOOL
+    assert get_record(registry, "r/signed", "one", Tool) == TOOL
+    assert get_record(registry, "r/signed", "one", Tool, signer=signers["builder"]) is None
+
+    raw = registry.get_manifest("r/signed", "one")
+    registry.put_manifest("r/signed", raw.data, raw.media_type, tag="two")
+    assert get_record(registry, "r/signed", "two", Tool, signer=signer) is None
+
+    put_record(registry, "r/signed", "one", TOOL)
+    assert get_record(registry, "r/signed", "one", Tool, signer=signer) is None

@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import json
 import os
-import stat
 import subprocess
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scan_cases import ADVISORIES, BASE, TOKEN, World, ids, installed, jar, put_fake
+from signing_cases import Down
+from signing_cases import broken as unreachable
 
 from sekisho.advisories import REPOSITORY, TAG, push_database
-from sekisho.canonical import digest_of, digest_of_file
 from sekisho.errors import PermanentError, Refusal, SekishoError, TemporaryError, VerificationError
 from sekisho.evidence import find_statements
-from sekisho.keys import FileSigner, TrustRoot, trusted_key
-from sekisho.model import AdvisoryDatabase, Finding, Image, Layer, Manifests, Revision, Scan, Severity, Tool
-from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, make_manifest
-from sekisho.registry import Registry
+from sekisho.keys import TrustRoot, trusted_key
+from sekisho.model import AdvisoryDatabase, Image, Scan, Severity, Tool
+from sekisho.oci import OCI_MANIFEST, Descriptor, make_manifest
 from sekisho.stage import run_stage
 from sekisho.statements import SBOM, SCAN
 from sekisho.tools import trivy as find_trivy
-from stages.build.compose import LAYER_TYPE
-from stages.build.pack import Entry, write_layer
-from stages.scan import ScanInput, ScanStage, ensure_database, parse, scan_tree
-from stages.scan.sbom import make_sbom, sbom_bytes
-
-TOKEN = "ghp_" + "abcdefghijklmnopqrstuvwxyz0123456789"
-ADVISORIES = """
-format: sekisho.dev/sample-advisories/v1
-updated_at: 2026-01-02T03:04:05Z
-advisories:
-  - {id: CVE-2000-0001, ecosystem: pip, package: holey, severity: CRITICAL, title: x, vulnerable: [<2], fixed: ["2"]}
-  - {id: CVE-2000-0002, ecosystem: "debian 12", package: libold, severity: HIGH, title: "old", fixed: ["2.0-1"]}
-"""
-STATUS = """Package: libold1
-Status: install ok installed
-Source: libold
-Version: 1.0-1
-Architecture: amd64
-Maintainer: nobody <nobody@example.com>
-
-"""
-BASE = {"etc/os-release": 'ID=debian\nVERSION_ID="12"\n', "etc/debian_version": "12.1\n", "var/lib/dpkg/status": STATUS}
+from stages.scan import ensure_database, parse, scan_tree, trivy
+from stages.scan.sbom import components_of, make_sbom, sbom_bytes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,75 +36,9 @@ def scanner() -> tuple[Path, Tool]:
         pytest.skip(str(error))
 
 
-class World:
-    """An image in the registry, its source tree and manifests, and a stage to scan them."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.registry, self.folder = Registry(url), folder
-        self.signer = FileSigner.create(folder / "scanner.pem", "scanner")
-        (folder / "advisories.yaml").write_text(ADVISORIES)
-        push_database(self.registry, folder / "advisories.yaml")
-        self.cache = folder / "cache"
-        self.stage = ScanStage(self.registry, self.signer, cache=self.cache)
-        self.tree = folder / "tree"
-        self.tree.mkdir()
-
-    def layer(self, files: Mapping[str, str | bytes], kind: str, repository: str) -> Layer:
-        contents = {name: data.encode() if isinstance(data, str) else data for name, data in files.items()}
-        entries = [Entry(name, "file", size=len(data), data=data) for name, data in contents.items()]
-        packed = write_layer(entries, self.folder / "layer", time=0)
-        self.registry.push_blob(repository, packed.path, packed.digest)
-        return Layer(digest=packed.digest, diff_id=packed.diff_id, size=packed.size, kind=kind)
-
-    def subject(
-        self,
-        app: str,
-        base: dict[str, str],
-        files: Mapping[str, str | bytes],
-        locked: tuple[str, ...] = (),
-        *,
-        deployed: bool = False,
-    ) -> ScanInput:
-        repository = f"apps/{app}"
-        layers = (self.layer(base, "base", repository), self.layer(files, "application", repository))
-        rootfs = {"type": "layers", "diff_ids": [item.diff_id for item in layers]}
-        config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
-        self.registry.put_blob(repository, config)
-        manifest = make_manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)),
-                                 tuple(Descriptor(LAYER_TYPE, item.digest, item.size) for item in layers))  # fmt: skip
-        digest = self.registry.put_manifest(repository, manifest, OCI_MANIFEST)
-        image = Image(repository=repository, digest=digest, language="python", base="python",
-                      base_digest="sha256:" + "0" * 64, layers=layers, locked=locked)  # fmt: skip
-        revision = Revision(app=app, commit="1" * 40, tree="2" * 40, branch="main", author="a", committed_at=1)
-        container = {"name": "c", "image": image.reference, "securityContext": {"privileged": True}}
-        deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": app},
-                      "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
-                          "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}}}}  # fmt: skip
-        return ScanInput(revision, image, self.tree, Manifests(app=app, objects=(deployment,) if deployed else ()))
-
-
 @pytest.fixture
 def world(registry_url: str, tmp_path: Path) -> World:
     return World(registry_url, tmp_path)
-
-
-def jar(group: str, name: str, version: str) -> bytes:
-    plain = io.BytesIO()
-    with zipfile.ZipFile(plain, "w") as archive:
-        about = f"groupId={group}\nartifactId={name}\nversion={version}\n"
-        archive.writestr(f"META-INF/maven/{group}/{name}/pom.properties", about)
-        archive.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
-    return plain.getvalue()
-
-
-def installed(name: str, version: str) -> dict[str, str]:
-    return {
-        f"opt/deps/{name}-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    }
-
-
-def ids(findings: tuple[Finding, ...], kind: str) -> set[tuple[str, str]]:
-    return {(item.id, item.owner) for item in findings if item.kind == kind}
 
 
 def test_everything_is_looked_at_and_each_finding_has_an_owner(world: World) -> None:
@@ -168,6 +81,18 @@ def test_everything_is_looked_at_and_each_finding_has_an_owner(world: World) -> 
         subject.image.repository, scan.sbom
     )
     assert {kind: len(items) for kind, items in found.items()} == {SCAN: 1, SBOM: 1}
+
+
+def test_the_runtime_is_the_platforms_and_what_is_locked_the_workloads(world: World) -> None:
+    (world.tree / "requirements.txt").write_text("holey==1.0\nholey-not==1\n")
+    runtime = {f"usr/lib/python3/{name}": text for name, text in installed("holey", "1.0").items()}
+    scan = world.stage.perform(world.subject("scan-owners", {**BASE, **runtime}, {"app/x": "x"}))
+    found = {(item.where, item.owner) for item in scan.findings if item.package == "holey"}
+    assert found == {
+        ("usr/lib/python3/opt/deps/holey-1.0.dist-info/METADATA", "platform"),
+        ("requirements.txt", "workload"),
+    }
+    assert {item.purl for item in scan.findings if item.package == "holey"} == {"pkg:pypi/holey@1.0"}
 
 
 def test_what_was_locked_but_not_installed_and_an_unknown_system_have_not_been_scanned(world: World) -> None:
@@ -258,16 +183,7 @@ Fake = Callable[[str], None]
 
 @pytest.fixture
 def fake(world: World, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    """Put a program of the test's in the scanner's place, pinned by its own digest as an administrator would."""
-
-    def put(body: str) -> None:
-        path = world.folder / "fake-trivy"
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setenv("SEKISHO_TRIVY", str(path))
-        monkeypatch.setenv("SEKISHO_TRIVY_SHA256", digest_of_file(path).removeprefix("sha256:"))
-
-    return put
+    return functools.partial(put_fake, world.folder, monkeypatch)
 
 
 REPORT = 'for word; do case "$last" in --output) out="$word";; esac; last="$word"; done'
@@ -280,6 +196,8 @@ REPORT = 'for word; do case "$last" in --output) out="$word";; esac; last="$word
         pytest.param("exit 0", TemporaryError, id="says nothing"),
         pytest.param("kill -9 $$", TemporaryError, id="is killed"),
         pytest.param("echo 'FATAL dial tcp: connection refused' >&2; exit 1", TemporaryError, id="no registry"),
+        pytest.param("echo 'write /x: no space left on device' >&2; exit 1", TemporaryError, id="no room"),
+        pytest.param("echo 'fatal error: runtime: out of memory' >&2; exit 2", TemporaryError, id="no memory"),
         pytest.param(f'{REPORT}; echo \'{{"SchemaVersion": 2, "Resu\' > "$out"', TemporaryError, id="is cut off"),
         pytest.param(f'{REPORT}; echo "{{}}" > "$out"', PermanentError, id="another form"),
         pytest.param(f'{REPORT}; echo \'{{"SchemaVersion": 2, "ArtifactType": "container_image"}}\' > "$out"',
@@ -294,6 +212,13 @@ def test_a_scanner_that_breaks_is_never_an_empty_report(
     with pytest.raises(error):
         world.stage.perform(subject)
     assert world.stage.find(subject) is None
+
+
+def test_a_scanner_that_does_not_end_is_ended(world: World, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake("exec sleep 60")
+    monkeypatch.setattr(trivy, "_GRACE", 0.1)
+    with pytest.raises(TemporaryError, match="did not end in time"):
+        trivy.scan(world.folder / "fake-trivy", "fs", str(world.tree), (), cache=world.cache, seconds=0.1)
 
 
 def test_an_unknown_scanner_is_not_run(world: World, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +296,8 @@ def test_the_same_report_in_another_order_gives_the_same_bytes() -> None:
     tool = Tool(name="trivy", version="1", digest="sha256:" + "0" * 64)
     one = report(Results=[{"Class": "lang-pkgs", "Type": "python-pkg", "Packages": packages}])
     other = report(Results=[{"Class": "lang-pkgs", "Type": "python-pkg", "Packages": packages[::-1]}], ReportID="x")
-    assert sbom_bytes(make_sbom(one, image(), tool)) == sbom_bytes(make_sbom(other, image(), tool))
+    bills = [sbom_bytes(make_sbom(components_of(item), image(), tool)) for item in (one, other)]
+    assert bills[0] == bills[1]
 
 
 def test_a_folder_is_scanned_before_there_is_an_image(world: World) -> None:
@@ -384,3 +310,16 @@ def test_a_folder_is_scanned_before_there_is_an_image(world: World) -> None:
     assert isinstance(database.identity, AdvisoryDatabase)
     full = scan_tree(world.tree, cache=world.folder / "laptop", database=database, manifests=subject.manifests)
     assert {"secret", "vulnerability", "misconfiguration"} == {item.kind for item in full}
+
+
+def test_a_scanner_whose_signer_is_down_is_tried_again(world: World) -> None:
+    subject = world.subject("scan-signer", BASE, {"app/x": "x"})
+    world.stage._signer = Down(world.signer, unreachable)
+    with pytest.raises(TemporaryError, match="The scanner's signer failed: ConnectionRefusedError"):
+        run_stage(world.stage, subject)
+    assert world.stage.find(subject) is None
+    assert world.registry.referrers(subject.image.repository, subject.image.digest) == ()
+
+    world.stage._signer = world.signer
+    assert not run_stage(world.stage, subject).found
+    assert run_stage(world.stage, subject).found

@@ -9,13 +9,17 @@ import pytest
 from sekisho.canonical import Digest, digest_of, digest_of_json, hex_of
 from sekisho.errors import PermanentError, Refusal, TemporaryError, VerificationError
 from sekisho.keys import TrustRoot
-from sekisho.model import Manifests, Reason, Result
+from sekisho.model import Manifests, Offer, Reason, Result
+from sekisho.oci import OCI_INDEX, fallback_tag, make_index
 from sekisho.registry import Registry
+from sekisho.releases import verify_release
+from sekisho.releases.judgement import load_judgement
 from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE, SBOM, SCAN, SUMMARY
 from stages.seal import SealStage
 
 NOW = 1_790_000_000
+COMMIT = "c0ffee" + "0" * 34
 
 
 def test_a_passed_verdict_becomes_a_release(line):
@@ -25,8 +29,8 @@ def test_a_passed_verdict_becomes_a_release(line):
     release = first.value.release
 
     assert (first.found, second.found) == (False, True)
-    assert (release.app, release.policy) == ("seal", subject.verdict.policy)
-    assert release.manifests == digest_of(subject.manifests)
+    assert (release.app, release.policy) == ("seal", subject.judgement.verdict.policy)
+    assert release.manifests == subject.judgement.subject.manifests.identity()
     assert [evidence.predicate_type for evidence in release.evidence] == [PROVENANCE, SCAN, SBOM]
 
 
@@ -49,44 +53,54 @@ def test_without_all_evidence_nothing_is_sealed(line, missing):
     assert line.registry.tags(f"releases/{app}") == ()
 
 
+def changed(given, **change):
+    """Return what is sealed with something of its judgement's subject or verdict changed."""
+    judgement = given.judgement
+    parts = {
+        name: getattr(judgement, name).model_copy(update=change[name])
+        for name in ("subject", "verdict")
+        if name in change
+    }
+    return replace(given, judgement=judgement.model_copy(update=parts))
+
+
 def test_a_failed_verdict_seals_nothing(line):
     subject = line.seal_input("seal-no")
     failed = Reason(rule="r", stage="s", result="fail", message="m")
     for change in (
-        {"result": Result.FAILED},
-        {"reasons": (failed,)},
-        {"app": "other"},
-        {"commit": "d" * 40},
+        {"verdict": {"result": Result.FAILED}},
+        {"verdict": {"reasons": (failed,)}},
+        {"verdict": {"app": "other"}},
+        {"verdict": {"commit": "d" * 40}},
+        {"subject": {"app": "other"}},
+        {"subject": {"commit": "d" * 40}},
+        {"subject": {"image": None}},
+        {"subject": {"manifests": None}},
+        {"subject": {"scan": None}},
     ):
         with pytest.raises(Refusal):
-            run_stage(line.seal_stage(), replace(subject, verdict=subject.verdict.model_copy(update=change)))
+            run_stage(line.seal_stage(), changed(subject, **change))
     assert line.registry.tags("releases/seal-no") == ()
 
 
 def test_what_does_not_belong_together_is_not_sealed(line):
     subject = line.seal_input("seal-mixed")
     foreign = line.image("seal-foreign")
-    manifests = Manifests.parse(subject.manifests)
-    other_app = manifests.model_copy(update={"app": "other"})
-    for change, match in (
-        ({"image": foreign}, "not among the app's"),
-        ({"manifests": other_app.canonical()}, "another app"),
-        ({"manifests": subject.manifests + b"\n"}, "canonical"),
-        ({"manifests": b"no"}, "not a valid Manifests"),
-    ):
+    other_app = subject.judgement.subject.manifests.model_copy(update={"app": "other"})
+    for change, match in (({"image": foreign}, "not among the app's"), ({"manifests": other_app}, "another app")):
         with pytest.raises(Refusal, match=match):
-            run_stage(line.seal_stage(), replace(subject, **change))
+            run_stage(line.seal_stage(), changed(subject, subject=change))
     assert line.registry.tags("releases/seal-mixed") == ()
 
 
 def test_what_the_outer_zones_would_refuse_is_not_recorded(line):
     subject = line.seal_input("seal-image")
-    manifests = subject.manifests.replace(subject.image.digest.encode(), digest_of(b"other").encode())
+    image, manifests = subject.judgement.subject.image, subject.judgement.subject.manifests
+    strange = Manifests.parse(manifests.canonical().replace(image.digest.encode(), digest_of(b"other").encode()))
 
     with pytest.raises(VerificationError, match="Rule reference"):
-        run_stage(line.seal_stage(), replace(subject, manifests=manifests))
+        run_stage(line.seal_stage(), changed(subject, subject={"manifests": strange}))
     assert not [tag for tag in line.registry.tags("releases/seal-image") if tag.startswith("sealed-")]
-    image = subject.image
     assert line.registry.resolve(image.repository, f"sha256-{hex_of(image.digest)}.sig") is None
 
 
@@ -99,22 +113,70 @@ def test_of_two_commits_with_one_image_each_has_its_own_provenance(line):
     assert first.release.evidence[1:] == second.release.evidence[1:]
 
 
-def test_of_several_scans_the_newest_counts_with_its_own_sbom(line):
+def test_of_several_scans_the_judged_one_counts_with_its_own_sbom(line):
     subject = line.seal_input("seal-rescan")
+    image = subject.judgement.subject.image
     other = {"bomFormat": "CycloneDX", "version": 2}
-    bill = line.attest(subject.image, SBOM, change=other)
-    scan = line.attest(subject.image, SCAN, change={"sbom": digest_of_json(other)})
-    line.attest(subject.image, SBOM, change={"version": 3})
+    bill = line.attest(image, SBOM, change=other)
+    scan = line.attest(image, SCAN, change={"sbom": digest_of_json(other)})
+    line.attest(image, SBOM, change={"version": 3})
 
     sealed = run_stage(line.seal_stage(), subject).value
-    assert [evidence.manifest for evidence in sealed.release.evidence[1:]] == [scan, bill]
+    first = {evidence.manifest for evidence in sealed.release.evidence}
+    assert not first & {scan, bill}
+
+    rescanned = subject.judgement.subject.scan.model_copy(update={"sbom": digest_of_json(other)})
+    again = run_stage(line.seal_stage(), changed(subject, subject={"scan": rescanned})).value
+    assert [evidence.manifest for evidence in again.release.evidence[1:]] == [scan, bill]
+
+
+def test_a_scan_that_nobody_judged_is_not_sealed(line):
+    subject = line.seal_input("seal-unjudged")
+    other = subject.judgement.subject.scan.model_copy(update={"sbom": digest_of(b"other")})
+    with pytest.raises(Refusal, match=SCAN):
+        run_stage(line.seal_stage(), changed(subject, subject={"scan": other}))
+
+
+def test_the_judgement_is_kept_beside_the_release(line):
+    subject = line.seal_input("seal-judged")
+    sealed = run_stage(line.seal_stage(), subject).value
+    offer = Offer(sequence=1, app="seal-judged", release=sealed.digest, summary=sealed.summary, commit=COMMIT)
+    verified = verify_release(line.registry, offer, line.trust, at=NOW)
+
+    assert verified.judgement == subject.judgement
+    assert load_judgement(line.registry, "releases/seal-judged", verified.judged) == (
+        subject.judgement,
+        verified.judged,
+    )
+    inputs = verified.statements[sealed.summary].predicate["inputAttestations"]
+    assert [item["digest"]["sha256"] for item in inputs] == [
+        hex_of(digest) for digest in (*(item.manifest for item in sealed.release.evidence), verified.judged)
+    ]
+
+
+def test_the_judged_scan_counts_also_where_another_tool_sorted_the_list(line):
+    """cosign sorts the index by digest when it adds to it: the last of the list is then any of them."""
+    subject = line.seal_input("seal-sorted")
+    image = subject.judgement.subject.image
+    database = {"digest": digest_of(b"newer"), "updated_at": "2026-11-09T00:00:00Z", "kind": "sample"}
+    newest = line.attest(image, SCAN, change={"database": database})
+    entries = line.registry.referrers(image.repository, Digest(image.digest))
+    found = set()
+    for order in (entries, entries[::-1], sorted(entries, key=lambda entry: entry.digest)):
+        line.registry.put_manifest(
+            image.repository, make_index(tuple(order)), OCI_INDEX, tag=fallback_tag(Digest(image.digest))
+        )
+        sealed = line.seal_stage().perform(subject)
+        found |= {item.manifest for item in sealed.release.evidence if item.predicate_type == SCAN}
+    assert len(found) == 1
+    assert newest not in found
 
 
 def test_an_interrupted_seal_is_taken_up(line, monkeypatch):
     subject = line.seal_input("seal-again")
     put_record = "stages.seal.put_record"
 
-    def broken(*_):
+    def broken(*_, **__):
         raise TemporaryError("The network broke off.")
 
     with monkeypatch.context() as patch:
@@ -134,10 +196,10 @@ def test_the_key_is_over_all_that_decides(line):
     stage = line.seal_stage()
     keys = {
         stage.key(subject),
-        stage.key(replace(subject, manifests=b"{}")),
-        stage.key(replace(subject, verdict=subject.verdict.model_copy(update={"policy": digest_of(b"p")}))),
+        stage.key(changed(subject, subject={"manifests": None})),
+        stage.key(changed(subject, verdict={"policy": digest_of(b"p")})),
         stage.key(replace(subject, revision=subject.revision.model_copy(update={"commit": "d" * 40}))),
-        stage.key(replace(subject, image=subject.image.model_copy(update={"digest": digest_of(b"i")}))),
+        stage.key(changed(subject, subject={"image": None})),
         SealStage(line.registry, line.trust, line.signers["verifier"], levels=("SLSA_BUILD_LEVEL_3",)).key(subject),
         SealStage(line.registry, line.trust, line.signers["stranger"]).key(subject),
     }

@@ -1,0 +1,54 @@
+"""The catalogue of faults: each is declared where it is tested, and docs/faults.md is written from the declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+Ends = Literal["FAILED", "retried", "not started", "goes on"]
+
+CHAPTERS = {
+    "database": "The advisory database",
+    "scanner": "The scanner",
+    "coverage": "What was not scanned",
+    "registry": "The registry",
+    "disk": "Disk and memory",
+    "clock": "The clock",
+    "evidence": "Evidence",
+    "policies": "Policies",
+    "signer": "Signers",
+    "runs": "Killed and doubled runs",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: what breaks, how the run ends, and what people read."""
+
+    name: str
+    """`chapter/name`; also the test's id."""
+    what: str
+    ends: Ends
+    says: str
+    """Words that the pusher (or, where the zone does not start, the operator) reads; asserted letter for letter."""
+    mend: str
+    value: Any = None
+    """What the test needs to make it."""
+
+    @property
+    def chapter(self) -> str:
+        return self.name.partition("/")[0]
+
+
+CATALOGUE: dict[str, Fault] = {}
+
+
+def faults(*found: Fault) -> Callable[[Any], Any]:
+    """Declare the faults that a test makes; the test gets one at a time as `fault`."""
+    for fault in found:
+        assert fault.chapter in CHAPTERS
+        CATALOGUE[fault.name] = fault
+    return pytest.mark.parametrize("fault", found, ids=[fault.name.partition("/")[2] for fault in found])
