@@ -233,8 +233,9 @@ def load_vex(folder: Path) -> tuple[VexClaim, ...]:
     listed = load_document(index, _Index, remedy=_REMEDY).documents if index.exists() else ()
     names = [item.file for item in listed]
     place = folder / VEX_FOLDER
-    there = {f"{VEX_FOLDER}/{path.name}" for path in place.iterdir() if not path.name.startswith(".")} if (
-        place.is_dir()) else set()  # fmt: skip
+    found = place.iterdir() if place.is_dir() else ()
+    # As everywhere in the folder, Markdown is for people (sekisho/policy.py).
+    there = {f"{VEX_FOLDER}/{path.name}" for path in found if path.suffix != ".md" and not path.name.startswith(".")}
     for name in sorted(there - set(names)):
         raise PermanentError(
             f"{name} is not listed, so nobody answers for it.",

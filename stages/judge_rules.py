@@ -220,7 +220,10 @@ def _database(scan: Scan, limits: Limits, now: dt.datetime) -> tuple[Reason, lis
     if database.kind == "sample":
         note = "Sample advisories: a small database for demo and tests, so that a pass says little about real ones."
         return reason("scan/database", "pass", "A sample database; its age is not judged.", owner="platform"), [note]
-    remedy = "The platform team brings a fresh advisory database into the mirror; then push again."
+    remedy = (
+        "The platform team brings a fresh advisory database into the mirror. Nothing is wrong with the commit: "
+        "push it once more then (git commit --allow-empty)."
+    )
     try:
         updated = dt.datetime.fromisoformat(database.updated_at)
     except ValueError:
@@ -342,6 +345,8 @@ def _remedy_of_platform(place: Place, finding: Finding) -> str:
     name = f"the standard image {place.base}" if place.base else "the standard image"
     if finding.kind == "coverage":
         return f"The platform team looks at {name}; nothing is to be done in the workload."
+    if finding.source and not finding.fixed:
+        return f"It sits in {name} and is denied here: the platform team takes it out. The workload has nothing to do."
     if not finding.fixed:
         return (
             f"It sits in {name} and has no fix yet. The platform team decides; nothing is to be done in the workload."

@@ -149,6 +149,9 @@ def test_a_report_cannot_hold_its_own_findings_back(limits: Limits) -> None:
          "and judged again by itself; nothing is to be done in the workload.")),
         (SSL, ("It sits in the standard image python and has no fix yet. The platform team decides; nothing is to be "
          "done in the workload.")),
+        (SSL.model_copy(update={"source": "own advisories"}),
+         ("It sits in the standard image python and is denied here: the platform team takes it out. "
+          "The workload has nothing to do.")),
         (SSL.model_copy(update={"kind": "coverage", "id": "os-unknown"}),
          "The platform team looks at the standard image python; nothing is to be done in the workload."),
     ],

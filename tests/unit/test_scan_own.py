@@ -197,6 +197,48 @@ def test_each_kind_of_package_can_be_denied(world: World) -> None:
     assert ("CVE-2000-0001", "workload") in ids(scan.findings, "vulnerability")
 
 
+ODD = {
+    "pip": ["1!2.0", "2.0.dev1", "1.0+abc.1", "1.0a1", "1.0.post1", "2024.1.1", "1.0rc1", "0"],
+    "npm": ["1.2.3-rc.1", "1.2.3+build.5", "0.0.0", "1.2.3-alpha-x.7+b", "10.20.30"],
+    "go": ["v1.2.3-0.20200101000000-abcdefabcdef", "v2.0.0+incompatible", "v0.0.0"],
+    "cargo": ["1.0.0-alpha.1", "1.0.0+wasi", "0.0.1-pre"],
+    "maven": ["1.0-SNAPSHOT", "2.3.1.Final", "31.1-jre", "1.0.RELEASE", "4", "1.2.3.4.5", "1.0-rc1", "20040616"],
+}
+
+
+def odd_packages(world: World) -> dict[str, Any]:
+    """Lay out one package for each odd version; returns what an image has."""
+    go = "".join(f"require github.com/acme/p{n} {text}\n" for n, text in enumerate(ODD["go"]))
+    (world.tree / "go.mod").write_text(f"module x\n\ngo 1.22\n\n{go}")
+    crates = (f'\n[[package]]\nname = "p{n}"\nversion = "{text}"\nsource = "registry+https://x"\nchecksum = "00"\n'
+              for n, text in enumerate(ODD["cargo"]))  # fmt: skip
+    (world.tree / "Cargo.lock").write_text("version = 3\n" + "".join(crates))
+    files: dict[str, Any] = {}
+    for n, text in enumerate(ODD["pip"]):
+        files |= installed(f"p{n}", text)
+    for n, text in enumerate(ODD["npm"]):
+        files[f"app/node_modules/p{n}/package.json"] = json.dumps({"name": f"p{n}", "version": text})
+    for n, text in enumerate(ODD["maven"]):
+        files[f"app/lib/p{n}.jar"] = jar("org.acme", f"p{n}", text)
+    return files
+
+
+def test_a_version_that_may_be_denied_is_one_that_the_scanner_compares(world: World) -> None:
+    names = {"go": "github.com/acme/p{}", "maven": "org.acme:p{}"}
+    denied = [
+        {"id": f"{ecosystem.upper()}{form}-2026-{n:04}", "ecosystem": ecosystem,
+         "package": names.get(ecosystem, "p{}").format(n), "versions": None, "ranges": None, **meant}
+        for ecosystem, versions in ODD.items() for n, text in enumerate(versions)
+        for form, meant in {"A": {"versions": [text]}, "B": {"ranges": [f"<={text}"]},
+                            "C": {"ranges": [f">={text}"]}}.items()
+        if form == "A" or not (ecosystem == "pip" and "+" in text)  # PEP 440: no local version in an ordered range
+    ]  # fmt: skip
+    world.deny(*denied)
+    scan = world.stage.perform(world.subject("own-odd", BASE, odd_packages(world)))
+    assert {item["id"] for item in denied} - {item.id for item in scan.findings} == set()
+    assert [item for item in scan.findings if item.kind == "coverage"] == []
+
+
 def test_what_cannot_be_compared_is_said(world: World) -> None:
     files = installed("holey", "1.0-whatever-x")
     deb = {"ecosystem": "debian", "versions": "all"}

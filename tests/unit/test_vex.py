@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sekisho.errors import PermanentError
 from sekisho.limits import load_limits
@@ -239,6 +241,45 @@ def test_the_digest_of_the_policies_covers_each_document(tmp_path: Path) -> None
     one = policy_digest(folder(tmp_path, document()))
     assert policy_digest(folder(tmp_path, document(version=2))) != one
     assert policy_digest(folder(tmp_path, document(), INDEX.replace("2026-12-31", "2027-12-31"))) != one
+
+
+def test_markdown_is_for_people(tmp_path: Path) -> None:
+    folder(tmp_path, document())
+    (tmp_path / "vex" / "README.md").write_text("what is here")
+    assert len(load_vex(tmp_path)) == 1
+
+
+CLAIMS = st.builds(
+    VexClaim,
+    file=st.just("vex/shop.json"),
+    owner=st.just("me"),
+    reason=st.just("reviewed by hand"),
+    expires=st.dates(dt.date(2026, 11, 20), dt.date(2026, 12, 1)),
+    ids=st.sampled_from([("CVE-2026-1",), ("CVE-2026-2",)]),
+    repository=st.sampled_from(["apps/shop", "apps/cart", "standard/python"]),
+    digest=st.sampled_from(["", DIGEST, "sha256:" + "c" * 64]),
+    packages=st.sampled_from([("pkg:pypi/jinja2",), ("pkg:pypi/jinja2@2.10",), ("pkg:pypi/jinja2@2.9",)]),
+    status=st.sampled_from(["not_affected", "affected", "fixed", "under_investigation"]),
+    why=st.just("x"),
+    at=st.datetimes(dt.datetime(2026, 11, 1), dt.datetime(2026, 11, 3), timezones=st.just(dt.UTC)),  # noqa: DTZ001
+)
+
+
+@given(st.lists(CLAIMS, max_size=8))
+def test_what_holds_a_finding_is_in_scope_in_force_and_not_spoken_against(claims: list[VexClaim]) -> None:
+    held, _ = weigh(claims, PLACE, FINDING, TODAY)
+    about = [claim for claim in claims if claim.covers(PLACE, FINDING)]
+    doubts = [claim.at for claim in about if claim.status in {"affected", "under_investigation"}]
+    if held is None:
+        valid = [claim for claim in about if claim.holds and claim.expires >= TODAY]
+        assert all(any(doubt >= claim.at for doubt in doubts) for claim in valid)
+        return
+    assert (held.repository, held.ids) == ("apps/shop", ("CVE-2026-1",))
+    assert held.digest in {"", DIGEST}
+    assert held.packages != ("pkg:pypi/jinja2@2.9",)
+    assert held.status in {"not_affected", "fixed"}
+    assert held.expires >= TODAY
+    assert all(doubt < held.at for doubt in doubts)
 
 
 def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
