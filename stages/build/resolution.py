@@ -133,7 +133,8 @@ def resolve(shop: Workshop, unresolved: Unresolved, proxy: Resolve, scratch: Pat
         except Refusal as refusal:
             if index.failure is not None:
                 raise index.failure from refusal  # says more than the package manager does
-            raise Refusal(refusal.what, where=refusal.where, remedy=unlocked.refusal.remedy) from refusal
+            remedy = f"Correct what it says; or lock the packages yourself. {unlocked.refusal.remedy}"
+            raise Refusal(refusal.what, where=refusal.where, remedy=remedy) from refusal
         found = {}
         for entry in entries_of_archive(archive, where=what, wanted=lambda path: path in wanted):
             if entry.kind != "file" or entry.size > _LOCK_LIMIT:

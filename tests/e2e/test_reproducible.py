@@ -29,7 +29,7 @@ CARGO = {
 MAVEN = {
     "pom.xml": """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
   <groupId>org.example</groupId><artifactId>hello</artifactId><version>1.0</version>
-  <properties><maven.compiler.release>17</maven.compiler.release>
+  <properties><maven.compiler.source>17</maven.compiler.source><maven.compiler.target>17</maven.compiler.target>
     <project.build.sourceEncoding>UTF-8</project.build.sourceEncoding></properties>
   <build><plugins><plugin><artifactId>maven-jar-plugin</artifactId><configuration><archive><manifest>
     <mainClass>org.example.Hello</mainClass></manifest></archive></configuration></plugin></plugins></build>
