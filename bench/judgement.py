@@ -155,7 +155,7 @@ def _offer(app: str) -> Offer:
     return next(offer for offer in reversed(feed.offers()) if offer.app == app)
 
 
-# -- without zones -------------------------------------------------------------------------------------------------------
+# -- without zones ----------------------------------------------------------------------------------------------------
 
 
 def _render() -> Figures:

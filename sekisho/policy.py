@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sekisho.canonical import Digest, digest_of_file, digest_of_json
-from sekisho.cel import Environment, EvaluationError, Expression
+from sekisho.cel import Environment, EvaluationError, Expression, all_of
 from sekisho.errors import PermanentError
 from sekisho.kinds import Resource, resource_of
 from sekisho.model import Reason
@@ -32,6 +33,9 @@ GOVERNED = {"sekisho.dev/governed": "true"}
 
 _TITLE, _WHY, _REMEDY = "sekisho.dev/title", "sekisho.dev/why", "sekisho.dev/remedy"
 _VARIABLES = ("object", "oldObject", "request", "namespaceObject", "params")
+_NOTHING = dict.fromkeys(_VARIABLES)
+_WRITTEN_EMPTY = {"Role": ("rules",), "ClusterRole": ("rules",), "EndpointSlice": ("endpoints", "ports")}
+"""Lists that an API server's typed objects have even when nobody wrote them, as null (no `omitempty` in k8s.io/api)."""
 _MAX_MESSAGE = 5 * 1024
 """The API server's limit on what a messageExpression may give."""
 
@@ -59,7 +63,8 @@ class Policy:
     selector: Mapping[str, str] = field(repr=False)
     environment: Environment = field(repr=False)
     conditions: tuple[Expression, ...] = field(repr=False)
-    variables: tuple[tuple[str, Expression], ...] = field(repr=False)
+    whole: Expression = field(repr=False)
+    """All of it as one expression: true where the object is not denied."""
     checks: tuple[_Check, ...] = field(repr=False)
 
     @property
@@ -73,26 +78,17 @@ class Policy:
         chosen = chosen or all(labels.get(key) == value for key, value in self.selector.items())
         return chosen and any(rule.matches(resource) for rule in self.rules)
 
-    def denials(self, data: Mapping[str, Any]) -> tuple[str, ...]:
+    def denials(self, values: Any) -> tuple[str, ...]:
         """Return why an object is denied; empty when it is not.
 
         Args:
-            data: values of `object`, `request`, `namespaceObject`.
+            values: `object`, `request` and `namespaceObject`, from `Environment.values`.
         """
-        known: dict[str, Any] = {**dict.fromkeys(_VARIABLES), **data}
-        broken: list[str] = []
-        for name, expression in self.variables:
-            try:
-                known[f"variables.{name}"] = self.environment.evaluate(expression, self.environment.values(known))
-            except EvaluationError as error:
-                # A variable counts where it is used: there its absence is an error, and an error denies.
-                broken.append(str(error))
-        values = self.environment.values(known)
         outcomes = [self._condition(condition, values) for condition in self.conditions]
         if False in outcomes:
             return ()
         failed = tuple(str(outcome) for outcome in outcomes if outcome is not True)
-        return failed or tuple(filter(None, (self._denial(check, values, broken) for check in self.checks)))
+        return failed or tuple(filter(None, (self._denial(check, values) for check in self.checks)))
 
     def _condition(self, condition: Expression, values: Any) -> bool | str:
         try:
@@ -100,12 +96,12 @@ class Policy:
         except EvaluationError as error:
             return f"a match condition failed: {error}"
 
-    def _denial(self, check: _Check, values: Any, broken: list[str]) -> str:
+    def _denial(self, check: _Check, values: Any) -> str:
         try:
             if self.environment.evaluate(check.expression, values) is True:
                 return ""
         except EvaluationError as error:
-            return f"expression '{check.expression.text}' resulted in error: {broken[0] if broken else error}"
+            return f"expression '{check.expression.text}' resulted in error: {error}"
         if check.message_expression is not None:
             try:
                 text = str(self.environment.evaluate(check.message_expression, values)).strip()
@@ -124,6 +120,8 @@ class PolicySet:
     """Sorted by name; never empty."""
     digest: Digest
     """Digest of the whole policies folder, limits and standard images included: what a verdict was judged by."""
+    _together: dict[tuple[str, ...], Expression] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Policies that are asked about an object at once, by their names."""
 
     @property
     def objects(self) -> tuple[Mapping[str, Any], ...]:
@@ -154,33 +152,70 @@ class PolicySet:
             "kubernetes.io/metadata.name": namespace,
         }
         reasons: list[Reason] = []
-        prepared: list[tuple[str, Resource, Mapping[str, str], dict[str, Any]]] = []
+        prepared: list[_Asked] = []
+        about = cache(self._asked_about)
         for obj in objects:
             where = _name_of(obj)
             resource = resource_of(obj)
             if resource is None:
                 reasons.append(_unknown(where, stage))
                 continue
-            own = labels if resource.name != "namespaces" else dict((obj.get("metadata") or {}).get("labels") or {})
-            prepared.append((where, resource, own, _request(obj, resource, namespace, labels)))
+            own = labels if resource.name != "namespaces" else _labels_of(obj)
+            try:
+                values = self.policies[0].environment.values(_request(obj, resource, namespace, labels))
+            except EvaluationError as error:
+                reasons.append(_unreadable(where, stage, error))
+                continue
+            asked = about(resource, tuple(sorted(own.items())))
+            prepared.append(_Asked(where, asked, self._denying(asked, values), values))
         for policy in self.policies:
             reasons.extend(_judged(policy, prepared, stage))
         return tuple(reasons)
 
+    def _asked_about(self, resource: Resource, labels: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+        return tuple(policy.name for policy in self.policies if policy.applies_to(resource, dict(labels)))
 
-def _judged(
-    policy: Policy, prepared: list[tuple[str, Resource, Mapping[str, str], dict[str, Any]]], stage: str
-) -> list[Reason]:
+    def _denying(self, names: tuple[str, ...], values: Any) -> bool:
+        """Tell whether any of these policies may deny an object: all are asked at once, and most often all say yes.
+
+        Whatever is not a yes is asked again, policy by policy, for the reasons.
+        """
+        if not names:
+            return False
+        if names not in self._together:
+            self._together[names] = all_of([policy.whole for policy in self.policies if policy.name in names])
+        try:
+            return self.policies[0].environment.evaluate(self._together[names], values) is not True
+        except EvaluationError:
+            return True
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An object about which all policies are asked, converted once."""
+
+    where: str
+    policies: tuple[str, ...]
+    """Those that are meant for it, by name."""
+    denied: bool
+    """Whether one of them may deny it."""
+    values: Any
+
+
+def _judged(policy: Policy, prepared: Sequence[_Asked], stage: str) -> list[Reason]:
     rule = policy.rule
     failed: list[Reason] = []
     seen = 0
-    for where, resource, labels, data in prepared:
-        if not policy.applies_to(resource, labels):
+    for asked in prepared:
+        if policy.name not in asked.policies:
             continue
         seen += 1
+        if not asked.denied:
+            continue
+        where = asked.where
         failed.extend(
             Reason(rule=rule, stage=stage, result="fail", message=f"{where}: {text}", remedy=policy.remedy, where=where)
-            for text in policy.denials(data)
+            for text in policy.denials(asked.values)
         )
     count = f"{seen} object{'' if seen == 1 else 's'}"
     return failed or [Reason(rule=rule, stage=stage, result="pass", message=f"{policy.title} ({count}).")]
@@ -197,15 +232,40 @@ def _unknown(where: str, stage: str) -> Reason:
     )
 
 
+def _unreadable(where: str, stage: str, error: EvaluationError) -> Reason:
+    return Reason(
+        rule="admission/readable",
+        stage=stage,
+        result="fail",
+        message=f"{where} cannot be judged: {error}.",
+        remedy="Write plain text; no policy can be asked about what does not arrive whole.",
+        where=where,
+    )
+
+
 def _name_of(obj: Mapping[str, Any]) -> str:
     metadata = obj.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     return f"{str(obj.get('kind'))[:63]}/{str(name)[:253]}"
 
 
+def _labels_of(obj: Mapping[str, Any]) -> dict[str, str]:
+    metadata = obj.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
+    return {str(key): str(value) for key, value in labels.items()} if isinstance(labels, Mapping) else {}
+
+
 def _request(obj: Mapping[str, Any], resource: Resource, namespace: str, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the API server would lay before a policy."""
-    pruned: dict[str, Any] = _without_nulls(obj)
+    """Return what the API server would lay before a policy, each variable that it has.
+
+    Raises:
+        EvaluationError: the object is nested too deeply.
+    """
+    try:
+        pruned: dict[str, Any] = _without_nulls(obj)
+    except RecursionError as error:
+        raise EvaluationError("it is nested too deeply") from error
+    pruned = dict.fromkeys(_WRITTEN_EMPTY.get(resource.kind, ())) | pruned
     request: dict[str, Any] = {
         "operation": "CREATE",
         "name": str((pruned.get("metadata") or {}).get("name", "")),
@@ -214,7 +274,7 @@ def _request(obj: Mapping[str, Any], resource: Resource, namespace: str, labels:
         "dryRun": False,
     }
     if not resource.namespaced:
-        return {"object": pruned, "request": request, "namespaceObject": None}
+        return {**_NOTHING, "object": pruned, "request": request}
     metadata = pruned.get("metadata") if isinstance(pruned.get("metadata"), dict) else {}
     pruned["metadata"] = {"namespace": namespace, **(metadata or {})}
     request["namespace"] = pruned["metadata"]["namespace"]
@@ -223,14 +283,15 @@ def _request(obj: Mapping[str, Any], resource: Resource, namespace: str, labels:
         "kind": "Namespace",
         "metadata": {"name": request["namespace"], "labels": dict(labels)},
     }
-    return {"object": pruned, "request": request, "namespaceObject": space}
+    return {**_NOTHING, "object": pruned, "request": request, "namespaceObject": space}
 
 
 def _without_nulls(value: Any) -> Any:
     """Drop fields that are null: the API server's typed objects do not have them, so has() must not see them."""
-    if isinstance(value, Mapping):
+    kind = type(value)
+    if kind is dict or isinstance(value, Mapping):
         return {str(key): _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
+    if kind is list or kind is tuple:
         return [_without_nulls(item) for item in value]
     return value
 
@@ -279,13 +340,11 @@ def _compiled(policy: PolicyObject, source: Source, binding: BindingObject, boun
         raise PermanentError(f"Policy {name} lacks the annotations {', '.join(missing)}.", where=where)
     if "Deny" not in binding.spec.validation_actions:
         raise PermanentError(f"The binding of policy {name} does not deny.", where=bound.file)
-    environment = Environment.of(*_VARIABLES)
-    variables: list[tuple[str, Expression]] = []
+    base = environment = Environment.of(*_VARIABLES)
     for variable in policy.spec.variables:
         expression = environment.compile(variable.expression, where=f"{where} variable {variable.name}")
-        variables.append((variable.name, expression))
-        environment = environment.extended(f"variables.{variable.name}", expression.compiled.return_type())
-    checks = [
+        environment = environment.defined(f"variables.{variable.name}", expression)
+    checks = tuple(
         _Check(
             environment.compile(check.expression, where=where, wanted="BOOL"),
             check.message,
@@ -294,8 +353,11 @@ def _compiled(policy: PolicyObject, source: Source, binding: BindingObject, boun
             else None,
         )
         for check in policy.spec.validations
-    ]
-    base = Environment.of(*_VARIABLES)
+    )
+    conditions = tuple(
+        base.compile(each.expression, where=where, wanted="BOOL") for each in policy.spec.match_conditions
+    )
+    whole = all_of([check.expression for check in checks], unless=conditions)
     return Policy(
         name=name,
         title=annotations[_TITLE],
@@ -306,11 +368,9 @@ def _compiled(policy: PolicyObject, source: Source, binding: BindingObject, boun
         rules=policy.spec.match_constraints.resource_rules,
         selector=binding.spec.match_resources.namespace_selector.match_labels,
         environment=environment,
-        conditions=tuple(
-            base.compile(condition.expression, where=where, wanted="BOOL") for condition in policy.spec.match_conditions
-        ),
-        variables=tuple(variables),
-        checks=tuple(checks),
+        conditions=conditions,
+        whole=whole,
+        checks=checks,
     )
 
 

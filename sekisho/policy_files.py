@@ -8,9 +8,9 @@ optional; a file that uses it is refused.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from sekisho.errors import PermanentError, Refusal
 from sekisho.kinds import Resource
@@ -66,9 +66,9 @@ class _Condition(_Part):
 
 class _Validation(_Part):
     expression: str
-    message: str = ""
+    message: str = Field(default="", pattern=r"^[^\r\n]*$")
     message_expression: str = Field(default="", alias="messageExpression")
-    reason: str = ""
+    reason: Literal["", "Unauthorized", "Forbidden", "Invalid", "RequestEntityTooLarge"] = ""
 
 
 class _PolicySpec(_Part):
@@ -77,6 +77,14 @@ class _PolicySpec(_Part):
     match_conditions: tuple[_Condition, ...] = Field(default=(), alias="matchConditions")
     variables: tuple[_Named, ...] = ()
     validations: tuple[_Validation, ...] = Field(min_length=1)
+
+    @field_validator("match_conditions", "variables")
+    @classmethod
+    def _once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Refuse two of one name: which of them is meant, an API server would not ask."""
+        if len({each.name for each in value}) != len(value):
+            raise ValueError("a name stands here twice")
+        return value
 
 
 class PolicyObject(_Part):

@@ -1,7 +1,8 @@
 """The evaluation in Python and a real API server give the same answer, policy by policy and word by word.
 
 Twice: against a kube-apiserver of its own, where each policy is bound alone (an API server names only the first policy
-that denies), and against the staging cluster, with the policies as they are bound there.
+that denies), and against the staging cluster, with the policies as they are bound there. And expression by expression:
+the answers in tests/unit/data/cel.json, to which the unit tests hold the evaluation, are an API server's.
 """
 
 import importlib.util
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,6 +55,26 @@ def load_cases() -> ModuleType:
 
 
 CASES = load_cases().CASES
+DATA = json.loads((ROOT / "tests/unit/data/cel.json").read_text(encoding="utf-8"))
+ROWS = [(text, answer) for rows in DATA["expressions"].values() for text, *answer in rows]
+PAIRS = 1000
+"""So many pairs of an object and a policy that is asked about it are put to both."""
+AT_ONCE = 4
+"""Requests at a time."""
+
+
+def cases_of(policy: Policy) -> list[Any]:
+    """Return what a policy is asked: all that it denies, all that passes everywhere, and a third of the others."""
+    short = policy.name.removeprefix("sekisho-")
+    mine = [case for case in CASES if asked(policy, case.object)]
+    others = [case for case in mine if case.denied and short not in case.denied]
+    return [case for case in mine if case not in others] + others[::3]
+
+
+def asked(policy: Policy, obj: Mapping[str, Any]) -> bool:
+    resource = resource_of(obj)
+    assert resource is not None
+    return policy.applies_to(resource, GOVERNED)
 
 
 def collection(obj: Mapping[str, Any], namespace: str) -> str:
@@ -61,14 +84,19 @@ def collection(obj: Mapping[str, Any], namespace: str) -> str:
     return f"{base}/namespaces/{namespace}/{resource.name}" if resource.namespaced else f"{base}/{resource.name}"
 
 
-def here(policies: tuple[Policy, ...], obj: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the denials of the evaluation in Python, by policy."""
-    names = {f"admission/{policy.name.removeprefix('sekisho-')}": policy.name for policy in policies}
+@cache
+def _here(written: str) -> dict[str, list[str]]:
+    names = {f"admission/{policy.name.removeprefix('sekisho-')}": policy.name for policy in POLICIES.policies}
     found: dict[str, list[str]] = {}
-    for reason in POLICIES.check_objects([obj]):
-        if reason.result == "fail" and reason.rule in names:
+    for reason in POLICIES.check_objects([json.loads(written)]):
+        if reason.result == "fail":
             found.setdefault(names[reason.rule], []).append(reason.message.removeprefix(f"{reason.where}: "))
     return found
+
+
+def here(obj: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the denials of the evaluation in Python, by policy."""
+    return _here(json.dumps(obj))
 
 
 def until_in_force(create: Create, namespace: str, obj: Mapping[str, Any]) -> None:
@@ -175,13 +203,32 @@ def alone(api: httpx.Client) -> Create:
     return create
 
 
+def test_the_cases_are_many_and_differ() -> None:
+    """No pair is counted twice, and none that a policy is not asked about."""
+    pairs = {
+        (policy.name, json.dumps(case.object, sort_keys=True)): policy.name.removeprefix("sekisho-") in case.denied
+        for policy in POLICIES.policies
+        for case in cases_of(policy)
+    }
+    assert len(pairs) >= PAIRS
+    assert sum(pairs.values()) >= 150
+    for policy in POLICIES.policies:
+        answers = [denied for (name, _), denied in pairs.items() if name == policy.name]
+        assert answers.count(True) >= 1, policy.name
+        assert answers.count(False) >= 3, policy.name
+
+
 @pytest.mark.parametrize("policy", POLICIES.policies, ids=lambda policy: policy.name)
 def test_an_api_server_agrees_with_each_policy(alone: Create, policy: Policy) -> None:
-    for case in CASES:
-        denied = here((policy,), case.object).get(policy.name, [])
-        said = alone(case.object, policy.name)
+    # One object of each kind that the policy is not asked about: both must leave it alone.
+    others = {case.object["kind"]: case for case in CASES if not asked(policy, case.object)}
+    cases = cases_of(policy) + list(others.values())
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = list(pool.map(lambda case: alone(case.object, policy.name), cases))
+    prefix = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{policy.name}' denied request: "
+    for case, said in zip(cases, answers, strict=True):
+        denied = here(case.object).get(policy.name, [])
         assert bool(said) == bool(denied), f"{case.name}: here {denied}, there {said!r}"
-        prefix = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{policy.name}' denied request: "
         if denied:
             assert said.partition(prefix)[2] in denied, f"{case.name}: here {denied}, there {said!r}"
 
@@ -225,6 +272,127 @@ def kept(wanted: Any, found: Any) -> Any:
     return found
 
 
+# -- expressions ------------------------------------------------------------------------------------------------------
+
+BATCH = 60
+"""Expressions in one policy; a request names the one that it is about, or asks for all that have a value."""
+
+
+def literal(value: Any) -> str:
+    """Return a value as CEL writes it."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case list():
+            return f"[{', '.join(f'dyn({literal(item)})' for item in value)}]"
+        case dict():
+            return f"{{{', '.join(f'{literal(key)}: dyn({literal(item)})' for key, item in value.items())}}}"
+        case _:
+            return repr(value)
+
+
+def question(text: str, answer: list[Any]) -> str:
+    """Return an expression that is true where the API server gives the answer; an error stays one."""
+    if answer[0] == "value":
+        wanted = f"dyn({literal(answer[1])})"
+        return f"dyn({text}) == {wanted} && type(dyn({text})) == type({wanted})"
+    return f"dyn({text}) == dyn({text})"
+
+
+def policy_of(name: str, questions: Mapping[int, str]) -> dict[str, Any]:
+    validations = [
+        {"expression": f"!(object.metadata.annotations.ask in {asked_by(number)}) || ({text})", "message": f"{number}"}
+        for number, text in questions.items()
+    ]
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    spec = {"failurePolicy": "Fail", "matchConstraints": {"resourceRules": [rule]}, "validations": validations}
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def asked_by(number: int) -> list[str]:
+    """Return what makes a request ask for an expression."""
+    return [str(number)] if number < 0 or ROWS[number][1][0] != "value" else [str(number), "values"]
+
+
+def asking(number: int | str) -> dict[str, Any]:
+    """Return the object about which the expressions are, with the number of the one that is meant."""
+    found: dict[str, Any] = json.loads(json.dumps(DATA["object"]))
+    found["metadata"]["annotations"] = {"ask": str(number)}
+    found["metadata"].pop("namespace")
+    return found
+
+
+def test_an_api_server_gives_the_answers_of_the_unit_tests(api: httpx.Client) -> None:
+    """Those that have one, and those that are errors; one request each."""
+    place = "/apis/admissionregistration.k8s.io/v1"
+    questions = {number: question(*row) for number, row in enumerate(ROWS) if row[1][0] in {"value", "error"}}
+    numbers = list(questions)
+    assert len(numbers) >= 1000
+    batches = {f"cel-{start}": numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)}
+    for name, batch in batches.items():
+        labels = {ALONE: name}
+        selector = {"namespaceSelector": {"matchLabels": labels}}
+        binding = {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"], "matchResources": selector},
+        }
+        # The last one is false: a policy that denies it is in force.
+        asked_about = {number: questions[number] for number in batch} | {-1: "false"}
+        for path, body in (
+            (
+                "/api/v1/namespaces",
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
+            ),
+            (f"{place}/validatingadmissionpolicies", policy_of(name, asked_about)),
+            (f"{place}/validatingadmissionpolicybindings", binding),
+        ):
+            answer = api.post(path, json=body)
+            assert answer.status_code == httpx.codes.CREATED, answer.text
+
+    def ask(namespace: str, number: int | str) -> str:
+        answer = api.post(f"/api/v1/namespaces/{namespace}/pods", json=asking(number), params={"dryRun": "All"})
+        return "" if answer.is_success else str(answer.json()["message"])
+
+    for name in batches:
+        until_in_force(lambda _obj, namespace: ask(namespace, -1), name, {})
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        # All values of a policy at once, which says which is another; and each error by itself.
+        values = dict(zip(batches, pool.map(lambda name: ask(name, "values"), batches), strict=True))
+        errors = [
+            (name, number) for name, batch in batches.items() for number in batch if ROWS[number][1][0] == "error"
+        ]
+        answers = list(pool.map(lambda pair: ask(*pair), errors))
+    assert {name: said for name, said in values.items() if said} == {}
+    assert [ROWS[number][0] for (_, number), said in zip(errors, answers, strict=True) if "in error" not in said] == []
+
+
+def test_an_api_server_refuses_what_does_not_compile(api: httpx.Client) -> None:
+    """And takes what is refused here only because it could not be done exactly."""
+    place = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+    rows = [row for row in ROWS if row[1][0] in {"not compiled", "not here"}]
+    assert len(rows) >= 200
+
+    def taken(text: str) -> bool:
+        body = policy_of("compiled", {0: f"dyn({text}) == null"})
+        answer = api.post(place, json=body, params={"dryRun": "All"})
+        assert answer.is_success or answer.json()["reason"] == "Invalid", answer.text
+        return answer.is_success
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = list(pool.map(taken, [text for text, _ in rows]))
+    wrong = [text for (text, answer), ok in zip(rows, answers, strict=True) if ok != (answer[0] == "not here")]
+    assert wrong == []
+
+
 # -- the staging cluster ----------------------------------------------------------------------------------------------
 
 
@@ -258,7 +426,7 @@ def staging(zones: Any) -> Iterator[Create]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_staging_cluster_agrees(staging: Create, case: Any) -> None:
-    denied = here(POLICIES.policies, case.object)
+    denied = here(case.object)
     said = staging(case.object, "")
     assert bool(said) == bool(denied), f"here {denied}, there {said!r}"
     if denied and "disallowed by cluster policy" not in said:

@@ -111,6 +111,27 @@ def test_unknown_kinds_are_denied(policies: PolicySet, obj: dict[str, Any]) -> N
     assert denied_by(policies, obj) == {"known-kinds"}
 
 
+@pytest.mark.parametrize("name", ["good\0evil", "\ud800"])
+def test_an_object_that_does_not_arrive_whole_is_denied(policies: PolicySet, name: str) -> None:
+    image = CASES.pod(container={"image": f"{CASES.IMAGE}{name}"})
+    assert denied_by(policies, image) == {"readable"}
+    deep: Any = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    assert denied_by(policies, CASES.named("ConfigMap", data=deep)) == {"readable"}
+
+
+def test_what_is_written_empty_is_seen(tmp_path: Path) -> None:
+    """A Role without rules has `rules: null` in an API server; who does not expect it denies, there and here."""
+    changed(
+        tmp_path,
+        "(has(object.rules) && object.rules != null ? object.rules : [])",
+        "object.?rules.orValue([])",
+        name="sekisho-no-rbac-escalation",
+    )
+    assert denied_by(load_policies(tmp_path), CASES.rbac("Role")) == {"no-rbac-escalation"}
+
+
 def test_cluster_wide_objects_are_never_skipped_by_a_namespace(tmp_path: Path) -> None:
     folder = changed(
         tmp_path,
@@ -162,6 +183,31 @@ def changed(folder: Path, old: str, new: str, *, name: str = "sekisho-seccomp") 
             "apiVersion: admissionregistration.k8s.io/v1beta1\nkind: ValidatingAdmissionPolicy\n",
             "/apiVersion",
         ),
+        # Whatever has a meaning in an API server only, or would make a rule hold for less than it says.
+        ("  failurePolicy: Fail\n", "  failurePolicy: Fail\n  auditAnnotations: []\n", "auditAnnotations"),
+        ("    resourceRules:\n", "    matchPolicy: Exact\n    resourceRules:\n", "matchPolicy"),
+        ("    resourceRules:\n", "    objectSelector: {}\n    resourceRules:\n", "objectSelector"),
+        ("    resourceRules:\n", "    namespaceSelector: {}\n    resourceRules:\n", "namespaceSelector"),
+        ("    resourceRules:\n", "    excludeResourceRules: []\n    resourceRules:\n", "excludeResourceRules"),
+        ("operations: [CREATE, UPDATE]", "operations: [CREATE, DELETE]", "operations"),
+        ("operations: [CREATE, UPDATE]", "operations: []", "operations"),
+        ("operations: [CREATE, UPDATE]", "operations: [CREATE]\n        resourceNames: [x]", "resourceNames"),
+        ("operations: [CREATE, UPDATE]", "operations: [CREATE]\n        scope: Cluster", "scope"),
+        ("    namespaceSelector:\n", "    objectSelector: {}\n    namespaceSelector:\n", "objectSelector"),
+        ("    namespaceSelector:\n", "    resourceRules: []\n    namespaceSelector:\n", "resourceRules"),
+        ("      matchLabels:\n", "      matchExpressions: []\n      matchLabels:\n", "matchExpressions"),
+        ('      matchLabels:\n        sekisho.dev/governed: "true"\n', "      matchLabels: {}\n", "matchLabels"),
+        ("    - name: bad\n", "    - name: containers\n", "stands here twice"),
+        ("    - name: bad\n", "    - name: b.ad\n", "/spec/variables/2/name"),
+        ("- expression: size", "- reason: Teapot\n      expression: size", "/reason"),
+        ("- expression: size", '- message: "two\\nlines"\n      expression: size', "/message"),
+        ("size(variables.bad) == 0", "quantity('1').isLessThan('2')", "does not compile"),
+        ("size(variables.bad) == 0", "dyn(quantity('1')) == object.spec", "does not compile"),
+        (
+            "size(variables.bad) == 0",
+            "params.x == 1 && authorizer.path('/').check('get').allowed()",
+            "does not compile",
+        ),
         ("spec:", "spec: &x", "cannot be read"),
         ("metadata:", "metadata: [", "cannot be read"),
     ],
@@ -169,6 +215,22 @@ def changed(folder: Path, old: str, new: str, *, name: str = "sekisho-seccomp") 
 def test_a_policy_that_is_not_understood_stops_everything(tmp_path: Path, old: str, new: str, message: str) -> None:
     changed(tmp_path, old, new)
     with pytest.raises(PermanentError, match=message.replace("[", r"\[")):
+        load_policies(tmp_path)
+
+
+def test_a_policy_without_validations_stops_everything(tmp_path: Path) -> None:
+    path = changed(tmp_path, "spec:", "spec:")
+    text = path.read_text(encoding="utf-8")
+    start, end = text.index("  validations:\n"), text.index("---")
+    path.write_text(text[:start] + "  validations: []\n" + text[end:], encoding="utf-8")
+    with pytest.raises(PermanentError, match="/spec/validations"):
+        load_policies(tmp_path)
+
+
+def test_a_binding_alone_stops_everything(tmp_path: Path) -> None:
+    path = changed(tmp_path, "spec:", "spec:")
+    path.write_text(path.read_text(encoding="utf-8").partition("---\n")[2], encoding="utf-8")
+    with pytest.raises(PermanentError, match="do not pair: sekisho-seccomp"):
         load_policies(tmp_path)
 
 
