@@ -308,9 +308,9 @@ class Border:
         offer = self.feed.offer(release)
         if offer is None:
             return None
-        return export_bundle(self._verified(offer)).canonical()
+        return export_bundle(self._verified(offer, ("verifier",))).canonical()
 
-    def _verified(self, offer: Offer) -> VerifiedRelease:
+    def _verified(self, offer: Offer, require: tuple[Requirement, ...]) -> VerifiedRelease:
         """Verify a release that was received here, under the keys that count today for what was seen when it was.
 
         Raises:
@@ -318,16 +318,30 @@ class Border:
             TemporaryError: the zone's own registry or trust root cannot be read.
         """
         trust, witnessed = self.trust.current(), self.witness.times()
-        return verify_release(self.registry, offer, trust, witnessed=witnessed)
+        return verify_release(self.registry, offer, trust, require, witnessed=witnessed)
 
     def counts(self, plan: Plan, offer: Offer) -> bool:
         """Return whether a release may still be gone back to: a key that was revoked takes its releases with it."""
         try:
-            self._verified(offer)
+            self._verified(offer, self.required)
         except Refusal as refusal:
             _LOG.warning("%s is not gone back to: %s", plan.release, refusal)
             return False
         return True
+
+    def witness_deployed(self) -> None:
+        """Note what was deployed here before the zone kept a book of what it saw."""
+        known = self.witness.times()
+        for app in self.desk.apps():
+            for item in self.desk.deployed(app):
+                held = self.desk.plan(item.deployment.plan)
+                if held is None or held.offer.summary in known:
+                    continue
+                try:
+                    verified = self._verified(held.offer, self.required)
+                except Refusal:
+                    continue  # it does not count today; noting it would make it count
+                self.witness.note(verified.statements, int(time.time()))
 
     # -- watch ---------------------------------------------------------------------------------------------
 

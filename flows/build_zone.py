@@ -23,7 +23,7 @@ from flows.rebase import Rebase, RebaseBook, due
 from flows.standards import standard_images
 from sekisho.advisories import REPOSITORY, TAG
 from sekisho.canonical import Digest
-from sekisho.errors import Refusal, SekishoError
+from sekisho.errors import Held, Refusal, SekishoError
 from sekisho.feed import CommitRecord, create_feed_app
 from sekisho.model import COMMIT_PATTERN, NAME_PATTERN, Document, Offer, Release, Result
 from sekisho.receipts import verify_receipt
@@ -100,6 +100,7 @@ class BuildZone:
             verify=lambda data: verify_receipt(data, gate.trust.current()),
             standard=gate.standards.states,
             judgement=gate.judgement,
+            rules=gate.rules,
             title="Sekisho build feed",
         )
 
@@ -278,7 +279,13 @@ class BuildZone:
             f"The line itself has a fault, which is neither a yes nor a no: {said}",
             f"The commit is stored and judged again every {_AGAIN_SECONDS:.0f} s; you need not push again.",
         ]
-        event = {"stage": "line", "state": "failed", "message": said, "text": text}
+        event: dict[str, Any] = {"stage": "line", "state": "failed", "message": said, "text": text}
+        if isinstance(error, Held):
+            text = [
+                f"Not judged yet, and not for you to mend: {said}",
+                "The commit is stored and judged by itself once that is done; you need not push again, nor wait.",
+            ]
+            event |= {"state": "held", "text": text, "last": True}
         try:
             self._put(push, "error")
             self.gate.events.write(push.app, push.commit, event)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.commits import CommitBook
@@ -26,6 +26,7 @@ from sekisho.registry import Registry
 from sekisho.releases import export_bundle, verify_release
 from sekisho.releases.judgement import export_verdict
 from sekisho.standard import StandardImages
+from sekisho.verdict_rules import RULES, RuleText, with_policies
 from sekisho.witness import WITNESS_FILE, WitnessBook
 from sekisho.zones import Network, Port, Zone, ZoneHome, address
 from stages.build import Builder, BuildStage
@@ -37,7 +38,6 @@ from stages.scan import ScanStage
 from stages.seal import SealStage
 from stages.standards import Signers, StandardsStage
 
-BUILDER_ID = "https://sekisho.dev/builders/embedded-unhosted/v1"
 """The embedded builder runs on a laptop: SLSA Build L1, by its own name, never to be mistaken for a build cluster's."""
 
 
@@ -63,6 +63,8 @@ class Gatekeeper:
     standards: StandardsStage
     queue: Path
     witness: WitnessBook
+    rules: Mapping[str, RuleText] = field(default_factory=lambda: RULES)
+    """What the rules of a verdict say of themselves."""
 
     @contextmanager
     def checkout_folder(self, commit: str) -> Iterator[Path]:
@@ -130,6 +132,7 @@ def gatekeeper() -> Gatekeeper:
     trust = TrustFile(home.trust / "root.json")
     witness = WitnessBook(home.state / WITNESS_FILE)
     rules = load_rules(home.policies)
+    who = rules.builds.builder
     verifier = FileSigner.load(home.keys / "verifier.pem", "verifier")
     signer = FileSigner.load(home.keys / "builder.pem", "builder")
     scanner = FileSigner.load(home.keys / "scanner.pem", "scanner")
@@ -146,14 +149,15 @@ def gatekeeper() -> Gatekeeper:
         commits=CommitBook(home.state / "commits", events),
         feed=FeedStore(home.state / "feed.jsonl"),
         progress=ProgressStore(home.state / "progress.jsonl"),
-        build=BuildStage(builder(home, registry, rules, standards.cleared), signer, builder_id=BUILDER_ID),
+        build=BuildStage(builder(home, registry, rules, standards.cleared), signer, builder_id=who.id),
         scan=ScanStage(registry, scanner, cache=home.cache / "trivy"),
         judge=JudgeStage(registry, verifier, rules),
-        seal=SealStage(registry, trust, verifier, witness=witness),
+        seal=SealStage(registry, trust, verifier, witness=witness, levels=(f"SLSA_BUILD_LEVEL_{who.level}",)),
         policy=rules.policies.digest,
         limits=rules.limits,
         standard=rules.standard,
         standards=standards,
         queue=home.git / "queue",
         witness=witness,
+        rules=with_policies(rules.policies),
     )

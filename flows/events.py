@@ -72,7 +72,9 @@ class EventLog:
         return [event for event in found if event is not None]
 
     async def follow(self, app: str, commit: str, *, seconds: float) -> AsyncIterator[dict[str, Any] | None]:
-        """Yield the events as they come until the verdict; None now and then, to keep a connection alive.
+        """Yield the events as they come until the verdict, or one that is the `last` for now.
+
+        None comes now and then, to keep a connection alive.
 
         Args:
             app: the workload.
@@ -90,7 +92,7 @@ class EventLog:
             events = self.read(app, commit) if now != seen else []
             for event in events[told:]:
                 yield event
-                if "verdict" in event:
+                if "verdict" in event or event.get("last"):
                     return
             grew, seen = len(events) > told, now
             if grew:

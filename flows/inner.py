@@ -28,6 +28,7 @@ from sekisho.model import Image, JudgeInput, Manifests, Reason, Result, Revision
 from sekisho.score import read_score, reader
 from sekisho.stage import Outcome, run_stage
 from sekisho.verdict_text import verdict_lines
+from sekisho.zones import Network, Port, address
 from stages.build import BuildInput
 from stages.build.locate import locate
 from stages.judge import reasons_of
@@ -39,6 +40,7 @@ from stages.source import checkout, revision, workload
 T = TypeVar("T")
 
 _SHORT = 12
+_SCREEN = 40
 _UNBUILT = "sha256:" + "0" * 64
 _REFUSES = ("source", "build", "render")
 """Stages whose input is the developer's: their NO is one about the commit."""
@@ -128,7 +130,7 @@ async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str
         "done" if verdict.result is Result.PASSED else "refused",
         verdict=verdict.model_dump(mode="json"),
         release=sealed.digest if sealed else "",
-        text=[*verdict_lines(verdict), *_after(verdict, sealed, branch)],
+        text=screen(verdict, sealed, branch),
         seconds=round(time.monotonic() - start, 3),
         engine_seconds=round(engine, 3),
     )
@@ -153,9 +155,10 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
             lambda built: " ".join((f"{built.language} on {built.base}, {built.digest}", *built.notes)),
         )
         reference = image.reference if image else f"registry.sekisho.internal/apps/{app}@{_UNBUILT}"
+        launcher = image.launcher if image else ()
         manifests = await told.stage(
             "render",
-            lambda: _timed(lambda: _render(workload(folder, revision), app, reference)),
+            lambda: _timed(lambda: _render(workload(folder, revision), app, reference, launcher)),
             lambda rendered: f"{len(rendered.objects)} objects, {rendered.identity()}",
         )
     if revision is not None and image is not None and manifests is not None:
@@ -203,11 +206,22 @@ def _fetch(gate: Gatekeeper, app: str, commit: str, branch: str, folder: Path) -
     return found.model_copy(update={"path": locate(folder, app)})
 
 
-def _render(folder: Path, app: str, image: str) -> Manifests:
-    return render(read_score(folder), app=app, image=image, read=reader(folder))
+def _render(folder: Path, app: str, image: str, launcher: tuple[str, ...]) -> Manifests:
+    return render(read_score(folder), app=app, image=image, launcher=launcher, read=reader(folder))
+
+
+def screen(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
+    """Return what the push shows at its end, all of it on one screen."""
+    after = _after(verdict, sealed, branch)
+    return [*verdict_lines(verdict, limit=_SCREEN - len(after), more="the page below"), *after]
 
 
 def _after(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
+    page = f"http://{address(Network.BUILD)}:{Port.FEED}/commits/{verdict.app}/{verdict.commit}/verdict"
+    return [f"Every rule: {page} (?format=json, sarif)", *_released(verdict, sealed, branch)]
+
+
+def _released(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
     if sealed is not None:
         return [f"Release {sealed.digest}", "The outer loop takes it from here: staging pulls it now."]
     if verdict.result is Result.PASSED:

@@ -91,6 +91,7 @@ class OuterZone:
             for held in await asyncio.to_thread(self.border.desk.all_held):
                 self._deploy("start", held.plan.app, held.plan.identity())
             self._ready.set()
+        await asyncio.to_thread(self.border.witness_deployed)
 
     async def _pull(self) -> None:
         await self._ready.wait()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from sekisho.model import NAME_PATTERN, Document
 from sekisho.policy_documents import load_document
@@ -57,10 +57,26 @@ class CacheLimits(Document):
     """Bytes of kept outputs and layers together; what was not used for longest goes first."""
 
 
+class BuilderSpec(Document):
+    """Who builds: what the provenance says, and what it promises."""
+
+    id: str = Field(default="https://sekisho.dev/builders/embedded-unhosted/v1", pattern=r"^https://[!-~]{1,500}$")
+    """SLSA's `builder.id`. Each that promises something else has an id and a key of its own."""
+    level: Literal[1, 2] = 1
+    """The Build level that the line's summaries claim: 2 only where it runs on a hosted platform."""
+
+    @model_validator(mode="after")
+    def _hosted(self) -> Self:
+        if self.level > 1 and "unhosted" in self.id:
+            raise ValueError("a builder that is called unhosted claims level 1: give a hosted one an id of its own")
+        return self
+
+
 class BuildRules(Document):
     """The content of builds.yaml."""
 
     format: Literal["sekisho.dev/builds/v1"] = "sekisho.dev/builds/v1"
+    builder: BuilderSpec = BuilderSpec()
     sandbox: SandboxLimits = SandboxLimits()
     cache: CacheLimits = CacheLimits()
     without_lock: dict[Annotated[str, Field(pattern=NAME_PATTERN)], WithoutLock] = Field(default_factory=dict)

@@ -46,6 +46,10 @@ class Refusal(PermanentError):
     """The line's NO to an input: invalid, unsigned, forbidden, incomplete."""
 
 
+class Held(PermanentError):
+    """Not the input's to mend, and no fault of the line: somebody else acts first, and then it is tried by itself."""
+
+
 class UsageError(SekishoError):
     """The command was used wrongly."""
 

@@ -22,7 +22,7 @@ from sekisho.canonical import Digest, canonical, digest_of, hex_of
 from sekisho.errors import PermanentError, Refusal, VerificationError
 from sekisho.keys import Role, Signer, TrustRoot
 from sekisho.model import IMAGE_HOST
-from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, make_manifest
+from sekisho.oci import OCI_CONFIG, OCI_EMPTY, OCI_MANIFEST, Descriptor, Manifest, make_manifest, read_json
 from sekisho.registry import Registry
 from sekisho.signing import sign_with
 from sekisho.statements import (
@@ -34,6 +34,7 @@ from sekisho.statements import (
     envelope_of,
     peek_statement,
     sign_statement,
+    verify_envelope,
     verify_statement,
 )
 
@@ -45,6 +46,7 @@ SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
 PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
 _REFERRERS_LIMIT = 256
 """Referrers of one subject that are looked at: a flood must not stop the line."""
+_PAYLOAD_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def attach_legacy(registry: Registry, repository: str, subject: Digest, *bundles
         registry.put_blob(repository, envelope)
         annotations = {SIGNATURE_ANNOTATION: "", "predicateType": peek_statement(bundle).predicate_type}
         layers.append(Descriptor(ENVELOPE_TYPE, digest_of(envelope), len(envelope), annotations=annotations))
-    _add_layers(registry, repository, f"sha256-{hex_of(subject)}.att", layers)
+    _add_layers(registry, repository, _statement_tag(subject), layers)
 
 
 def check_speaker(statement: Statement, role: Role) -> None:
@@ -188,7 +190,10 @@ def find_statements(
     at: int | None = None,
     allow_failed: bool = False,
 ) -> tuple[FoundStatement, ...]:
-    """Return the statements about a manifest that verify, in the order in which they were attached.
+    """Return the statements about a manifest that verify.
+
+    The order is the registry's: with the referrers API it need not be that of attaching, and cosign sorts the index of
+    a registry without it. Who wants the newest asks what the statements say.
 
     Args:
         registry: where to look.
@@ -200,8 +205,13 @@ def find_statements(
         zone: the zone whose key must have signed; with role `zone` only.
         at: the time that the key must be valid at; now when None.
         allow_failed: take a summary whose result is FAILED as well.
+
+    Raises:
+        TemporaryError: the registry cannot be asked now; that is never the same as "there is none".
+        PermanentError: nothing verifies, and the registry would not give something that it lists.
     """
     found = []
+    fault: PermanentError | None = None
     # Chosen by what they claim to be before they are counted: others' referrers do not push these out of sight.
     claimed = [item for item in registry.referrers(repository, subject) if _may_be(item, predicate_type)]
     for descriptor in claimed[-_REFERRERS_LIMIT:]:
@@ -219,37 +229,89 @@ def find_statements(
             )
         except Refusal:
             continue
+        except PermanentError as error:  # anybody can list what is not there: that must not hide what is
+            fault = fault or error
+            continue
         found.append(FoundStatement(descriptor.digest, bundle, statement))
+    if fault is not None and not found:
+        raise fault
     return tuple(found)
 
 
 def _may_be(descriptor: Descriptor, predicate_type: str) -> bool:
+    """Return whether a referrer is worth a look. What it really is, its manifest and its signature say."""
     hint = descriptor.annotations.get(PREDICATE_ANNOTATION, predicate_type)
-    return descriptor.artifact_type in ("", BUNDLE_TYPE) and hint == predicate_type
+    # Some registries list the config's media type as the artifact type.
+    return descriptor.artifact_type in ("", BUNDLE_TYPE, OCI_EMPTY) and hint == predicate_type
 
 
-# -- cosign's simple signing -----------------------------------------------------------------------------------
+# -- cosign's older forms --------------------------------------------------------------------------------------
+
+
+def legacy_statements(
+    registry: Registry,
+    repository: str,
+    subject: Digest,
+    *,
+    trust: TrustRoot,
+    role: Role,
+    predicate_type: str,
+    zone: str = "",
+    at: int | None = None,
+) -> tuple[Statement, ...]:
+    """Return the statements under cosign's legacy `.att` tag that verify, in the order of its layers.
+
+    The line itself counts only bundles: a release names its evidence by the digests of their referrers. This is for
+    statements that older tools made.
+    """
+    found = []
+    for layer in _legacy_layers(registry, repository, _statement_tag(subject), ENVELOPE_TYPE):
+        try:
+            envelope = registry.get_blob(repository, layer.digest, limit=BUNDLE_LIMIT)
+            statement = verify_envelope(
+                envelope, trust=trust, role=role, predicate_type=predicate_type, subject=subject, zone=zone, at=at
+            )
+        except PermanentError:
+            continue
+        found.append(statement)
+    return tuple(found)
 
 
 def legacy_signatures(
     registry: Registry, repository: str, subject: Digest, *, trust: TrustRoot, at: int
 ) -> tuple[Descriptor, ...]:
     """Return the layers of cosign's legacy `.sig` tag that a verifier's key signed."""
-    raw = registry.get_manifest(repository, _signature_tag(subject))
-    if raw is None:
-        return ()
-    payload = _simple_signing(repository, subject)
+    return tuple(layer for layer, _ in _legacy_signatures(registry, repository, subject, trust=trust, at=at))
+
+
+def _legacy_signatures(
+    registry: Registry, repository: str, subject: Digest, *, trust: TrustRoot, at: int
+) -> list[tuple[Descriptor, bytes]]:
     keys = [key for key in trust.for_role("verifier") if key.valid_at(at)]
     found = []
-    for layer in Manifest.parse(raw.data, where=f"{registry.url} {repository}@{subject}").layers:
+    for layer in _legacy_layers(registry, repository, _signature_tag(subject), SIMPLE_SIGNING_TYPE):
         try:
+            payload = registry.get_blob(repository, layer.digest, limit=_PAYLOAD_LIMIT)
             signature = base64.b64decode(layer.annotations.get(SIGNATURE_ANNOTATION, ""), validate=True)
-        except (binascii.Error, ValueError):
+            signed = any(key.verifies(signature, payload) for key in keys) and _signs(payload, subject)
+        except (PermanentError, binascii.Error, ValueError):
             continue
-        if layer.digest == digest_of(payload) and any(key.verifies(signature, payload) for key in keys):
-            text = base64.b64encode(signature).decode("ascii")
-            found.append(_signature_layer(payload, text))
-    return tuple(found)
+        if signed:
+            found.append((_signature_layer(payload, base64.b64encode(signature).decode("ascii")), payload))
+    return found
+
+
+def _legacy_layers(registry: Registry, repository: str, tag: str, media_type: str) -> list[Descriptor]:
+    raw = registry.get_manifest(repository, tag)
+    layers = Manifest.parse(raw.data, where=f"{registry.url} {repository}:{tag}").layers if raw else ()
+    return [layer for layer in layers if layer.media_type == media_type][-_REFERRERS_LIMIT:]
+
+
+def _signs(payload: bytes, subject: Digest) -> bool:
+    """Return whether a simple signing payload is about a manifest, whichever name the signer knew it by."""
+    critical = read_json(payload).get("critical")
+    image = critical.get("image") if isinstance(critical, dict) else None
+    return isinstance(image, dict) and image.get("docker-manifest-digest") == subject
 
 
 def copy_legacy_signatures(
@@ -257,12 +319,13 @@ def copy_legacy_signatures(
 ) -> None:
     """Copy cosign's legacy signatures of an image, those that verify. The line depends on none: older tools do."""
     try:
-        layers = legacy_signatures(source, repository, subject, trust=trust, at=at)
+        signatures = _legacy_signatures(source, repository, subject, trust=trust, at=at)
     except Refusal:
         return
-    if layers:
-        target.put_blob(repository, _simple_signing(repository, subject))
-        _add_layers(target, repository, _signature_tag(subject), layers)
+    for _, payload in signatures:
+        target.put_blob(repository, payload)
+    if signatures:
+        _add_layers(target, repository, _signature_tag(subject), [layer for layer, _ in signatures])
 
 
 def sign_image(registry: Registry, repository: str, subject: Digest, signer: Signer) -> None:
@@ -279,6 +342,10 @@ def sign_image(registry: Registry, repository: str, subject: Digest, signer: Sig
     registry.put_blob(repository, payload)
     layer = _signature_layer(payload, base64.b64encode(signature).decode("ascii"))
     _add_layers(registry, repository, _signature_tag(subject), (layer,))
+
+
+def _statement_tag(subject: Digest) -> str:
+    return f"sha256-{hex_of(subject)}.att"
 
 
 def _signature_tag(subject: Digest) -> str:

@@ -7,7 +7,7 @@ offer names digests, and the reader verifies what they name. `create_feed_app` i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, Protocol
 
@@ -19,6 +19,8 @@ from sekisho.errors import PermanentError, Refusal
 from sekisho.journal import Journal
 from sekisho.model import COMMIT_PATTERN, DIGEST_PATTERN, NAME_PATTERN, Document, Offer, Receipt, Verdict
 from sekisho.receipts import MAX_RECEIPT
+from sekisho.verdict_forms import MEDIA_TYPES, Form, written
+from sekisho.verdict_rules import RULES, RuleText
 from sekisho.web import MAX_WAIT, NotFound, Signal, create_app, read_body
 
 PAGE = 500
@@ -183,6 +185,7 @@ def create_feed_app(
     verify: Callable[[bytes], Receipt] | None = None,
     standard: Callable[[], Sequence[Document]] | None = None,
     judgement: Callable[[str, str], bytes | None] | None = None,
+    rules: Mapping[str, RuleText] = RULES,
     title: str = "Sekisho feed",
 ) -> FastAPI:
     """Return the feed's HTTP face.
@@ -195,6 +198,7 @@ def create_feed_app(
         verify: checks a signed receipt (`sekisho.receipts.verify_receipt` under the zone's trust root).
         standard: tells the standard images and what the gate says of each; without it the page does not exist.
         judgement: gives the newest judgement of an app's commit as a file, or None; called in a thread.
+        rules: what the rules of a verdict say of themselves.
         title: name of the API.
 
     Raises:
@@ -206,6 +210,7 @@ def create_feed_app(
     _offer_routes(app, store, bundle)
     if commits is not None:
         _commit_routes(app, commits, progress)
+        _verdict_route(app, commits, rules)
     if progress is not None and verify is not None:
         _progress_routes(app, progress, verify)
     if standard is not None:
@@ -254,6 +259,15 @@ def _commit_routes(app: FastAPI, commits: CommitSource, progress: ProgressStore 
         if record is None:
             raise NotFound("No such commit was pushed here.", where=f"{app_name} {commit}")
         return shown(record)
+
+
+def _verdict_route(app: FastAPI, commits: CommitSource, rules: Mapping[str, RuleText]) -> None:
+    @app.get("/commits/{app_name}/{commit}/verdict")
+    def verdict(app_name: App, commit: Commit, form: Annotated[Form, Query(alias="format")] = "text") -> Response:
+        record = commits.commit(app_name, commit)
+        if record is None or record.verdict is None:
+            raise NotFound("There is no verdict on such a commit here.", where=f"{app_name} {commit}")
+        return Response(written(record.verdict, form, rules), media_type=MEDIA_TYPES[form])
 
 
 def _progress_routes(app: FastAPI, progress: ProgressStore, verify: Callable[[bytes], Receipt]) -> None:

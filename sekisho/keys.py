@@ -15,6 +15,7 @@ writes any: it is when this zone first verified the statement (`sekisho.witness`
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import os
 import stat
@@ -163,7 +164,7 @@ class TrustedKey(Document):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrustedKey:
-        if key_id_of(_load_public(self.public_key)) != self.key_id:
+        if key_id_of(load_public(self.public_key)) != self.key_id:
             raise ValueError("key_id is not the sha256 of the public key")
         if (self.role == "zone") != bool(self.zone):
             raise ValueError("a key with role zone names its zone, and no other does")
@@ -187,7 +188,7 @@ class TrustedKey(Document):
     def verifies(self, signature: bytes, data: bytes) -> bool:
         """Return whether `signature` is this key's over `data`."""
         try:
-            _load_public(self.public_key).verify(signature, data, ec.ECDSA(hashes.SHA256()))
+            load_public(self.public_key).verify(signature, data, ec.ECDSA(hashes.SHA256()))
         except (InvalidSignature, ValueError):
             return False
         return True
@@ -296,7 +297,13 @@ def key_id_of(key: ec.EllipticCurvePublicKey) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
-def _load_public(pem: str) -> ec.EllipticCurvePublicKey:
+@functools.lru_cache(maxsize=256)
+def load_public(pem: str) -> ec.EllipticCurvePublicKey:
+    """Return a public key.
+
+    Raises:
+        ValueError: it is not an ECDSA P-256 key in PEM.
+    """
     try:
         key = serialization.load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm) as error:

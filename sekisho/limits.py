@@ -6,12 +6,13 @@ import datetime as dt
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sekisho.errors import PermanentError
 from sekisho.model import Document, Finding, Severity
 from sekisho.own_advisories import ADVISORIES_FILE, load_own
 from sekisho.policy_documents import load_document
+from sekisho.schemas import release, versions
 from sekisho.vex import VEX_FILE, VexClaim, load_vex
 from sekisho.waivers import WAIVERS_FILE, Waiver, load_waivers
 
@@ -89,6 +90,8 @@ class Limits(Document):
     end_of_life: EndOfLifeLimits
     kinds: tuple[str, ...] = Field(min_length=1)
     """Kinds of objects that a workload may consist of."""
+    kubernetes: tuple[str, ...] = ()
+    """Kubernetes versions (`1.36`) that the zones may run; each has to take the objects. Empty: all known."""
 
     waivers: tuple[Waiver, ...] = ()
     """From waivers.yaml; limits.yaml itself does not name them."""
@@ -96,6 +99,13 @@ class Limits(Document):
     """From vex.yaml and the documents that it lists."""
     own_advisories: bool = False
     """Whether the operator has advisories of their own (advisories.yaml): then a scan without them is not whole."""
+
+    @field_validator("kubernetes")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if strange := sorted(set(value) - set(versions())):
+            raise ValueError(f"no schemas of Kubernetes {', '.join(strange)} here; known are {', '.join(versions())}")
+        return tuple(sorted(set(value), key=release))
 
     def releases(self, branch: str) -> bool:
         """Tell whether a passing commit on this branch is released."""

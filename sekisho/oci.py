@@ -205,9 +205,10 @@ def read_index(data: bytes, *, where: str = "") -> tuple[Descriptor, ...]:
     Raises:
         Refusal: not an image index.
     """
-    manifests = read_json(data, where=where).get("manifests")
-    if not isinstance(manifests, list):
+    value = read_json(data, where=where)
+    if "manifests" not in value or not isinstance(value["manifests"] or [], list):
         raise Refusal("This is not an OCI image index.", where=where)
+    manifests = value["manifests"] or []  # registries that are written in Go say null where there is none
     return tuple(Descriptor.parse(manifest, where=where) for manifest in manifests)
 
 

@@ -177,7 +177,10 @@ def _check_range(ecosystem: Ecosystem, text: str) -> None:
 
 def identify(purl: str) -> tuple[Ecosystem, str, str] | None:
     """Return ecosystem, name and version of a package URL; None for what no advisory here can be about."""
-    parsed = PackageURL.from_string(purl)
+    try:
+        parsed = PackageURL.from_string(purl)
+    except ValueError:
+        return None
     ecosystem = _PURL_TYPES.get(parsed.type)
     if ecosystem is None:
         return None

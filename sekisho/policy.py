@@ -62,6 +62,11 @@ class Policy:
     variables: tuple[tuple[str, Expression], ...] = field(repr=False)
     checks: tuple[_Check, ...] = field(repr=False)
 
+    @property
+    def rule(self) -> str:
+        """The policy's name in a verdict."""
+        return f"admission/{self.name.removeprefix('sekisho-')}"
+
     def applies_to(self, resource: Resource, labels: Mapping[str, str]) -> bool:
         """Tell whether creating an object of this kind, in a namespace with these labels, is judged."""
         chosen = not resource.namespaced and resource.name != "namespaces"
@@ -166,7 +171,7 @@ class PolicySet:
 def _judged(
     policy: Policy, prepared: list[tuple[str, Resource, Mapping[str, str], dict[str, Any]]], stage: str
 ) -> list[Reason]:
-    rule = f"admission/{policy.name.removeprefix('sekisho-')}"
+    rule = policy.rule
     failed: list[Reason] = []
     seen = 0
     for where, resource, labels, data in prepared:

@@ -5,21 +5,18 @@ limit; redirects are refused; 404 is "not there" (None, False, empty); temporary
 raised as TemporaryError; every other answer is a PermanentError that says what and where.
 
 Referrers: the referrers API where the registry has it, else the referrers tag schema (an index under the tag
-`sha256-<hex>`). Distribution up to 3.1 has no referrers API. The index is read, changed and written back, which is a
-race by its nature: writers in one process share a lock, writers in several processes share a lock file when `locks`
-is given, and each write is read back and repeated if it was lost.
+`sha256-<hex>`) with a tag for each referrer beside it. Distribution up to 3.1 has no referrers API. An index is read,
+changed and written back, which is a race by its nature; `sekisho.registry_referrers` says what holds nevertheless.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import http.client
-import threading
+import io
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from sekisho.canonical import Digest, digest_of, parse_digest
@@ -36,13 +33,14 @@ from sekisho.oci import (
     check_reference,
     check_repository,
     fallback_tag,
-    make_index,
     make_manifest,
     read_index,
     read_json,
 )
-from sekisho.registry_http import BLOCK, NETWORK_ERRORS, Answer, Transport, wait
+from sekisho.registry_http import BLOCK, Answer, Transport, expect, wait
 from sekisho.registry_pull import pull
+from sekisho.registry_push import push
+from sekisho.registry_referrers import OWN_TAGS_LIMIT, ask_api, entry_of, joined, own_prefix, own_tag, turn
 
 __all__ = ["BLOB_LIMIT", "Descriptor", "RawManifest", "Registry"]
 
@@ -51,9 +49,8 @@ BLOB_LIMIT: Final = 64 << 20
 _TAGS_LIMIT = 100_000
 _ATTEMPTS = 6
 _OK, _CREATED, _ACCEPTED, _NOT_FOUND = 200, 201, 202, 404
-
-_process_locks: dict[str, threading.Lock] = {}
-_process_locks_guard = threading.Lock()
+_NO_API_SECONDS = 300.0
+"""How long it is believed that a registry has no referrers API: it may be replaced by one that has."""
 
 
 class Registry:
@@ -63,7 +60,7 @@ class Registry:
         url: `http://host:port` or `https://host:port`.
         timeout: seconds that the registry may be silent.
         certificates: PEM file of the authorities to trust for https; the system's when None.
-        locks: directory for lock files that writers in several processes share.
+        locks: directory for lock files that writers in several processes share; this user's own when None.
 
     Raises:
         PermanentError: `url` is not such a URL.
@@ -74,7 +71,7 @@ class Registry:
     ) -> None:
         self._http = Transport(url, timeout=timeout, certificates=certificates)
         self._locks = locks
-        self._referrers_api: bool | None = None
+        self._no_api_until = 0.0
 
     def __repr__(self) -> str:
         return f"Registry({self.url!r})"
@@ -132,22 +129,11 @@ class Registry:
     def tags(self, repository: str) -> tuple[str, ...]:
         """Return all tags of a repository, in the registry's order; empty if there is no such repository."""
         names: list[str] = []
-        base = f"/v2/{check_repository(repository)}/tags/list"
-        path = base
-        while True:
-            answer = self._http.send("GET", path, limit=MANIFEST_LIMIT)
-            if answer.status == _NOT_FOUND:
-                return ()
-            self._expect(answer, path, _OK)
-            page = read_json(answer.body, where=self.url + path).get("tags") or []
-            if not isinstance(page, list) or not all(isinstance(name, str) for name in page):
-                raise PermanentError("The registry's list of tags is not a list of names.", where=self.url + path)
+        for page in self._tag_pages(repository):
             names.extend(page)
-            if not page or "link" not in answer.headers:
-                return tuple(names)
             if len(names) > _TAGS_LIMIT:
-                raise PermanentError(f"The repository has more than {_TAGS_LIMIT} tags.", where=self.url + path)
-            path = f"{base}?n=1000&last={quote(page[-1], safe='')}"
+                raise PermanentError(f"The repository has more than {_TAGS_LIMIT} tags.", where=self.url)
+        return tuple(names)
 
     # -- blobs ---------------------------------------------------------------------------------------------
 
@@ -197,31 +183,13 @@ class Registry:
         """Write a blob if it is not there yet."""
         digest = digest_of(data)
         if not self.has_blob(repository, digest):
-            path = self._upload_path(repository, digest)
-            answer = self._http.send("PUT", path, headers=_OCTETS, body=data, limit=BLOCK)
-            self._expect(answer, path, _CREATED)
+            self._upload(repository, digest, len(data), lambda: io.BytesIO(data))
         return digest
 
     def push_blob(self, repository: str, path: Path, digest: Digest) -> None:
         """Write a file as a blob if it is not there yet; the registry checks `digest`."""
-        if self.has_blob(repository, digest):
-            return
-        size = path.stat().st_size
-        headers = {**_OCTETS, "Content-Length": str(size)}
-        for attempt in range(_ATTEMPTS):
-            upload = self._upload_path(repository, digest)
-            try:
-                with path.open("rb") as file, self._http.stream("PUT", upload, headers=headers, body=file) as response:
-                    body = response.read(BLOCK)
-                    status = response.status
-            except NETWORK_ERRORS as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise self._http.unreachable(error, upload) from error
-            else:
-                if status < http.client.INTERNAL_SERVER_ERROR or attempt == _ATTEMPTS - 1:
-                    self._expect(Answer(status, {}, body), upload, _CREATED)
-                    return
-            wait(attempt)
+        if not self.has_blob(repository, digest):
+            self._upload(repository, digest, path.stat().st_size, lambda: path.open("rb"))
 
     def mount_blob(self, repository: str, digest: Digest, source_repository: str) -> bool:
         """Make a blob of one repository appear in another; False if the registry would not."""
@@ -241,16 +209,16 @@ class Registry:
 
     def referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         """Return the descriptors of what refers to a manifest. Unverified: anybody who can write can add one."""
-        if self._referrers_api is not False:
-            path = f"/v2/{check_repository(repository)}/referrers/{parse_digest(digest)}"
-            answer = self._http.send("GET", path, headers={"Accept": OCI_INDEX}, limit=MANIFEST_LIMIT)
-            if answer.status == _OK:
-                self._referrers_api = True
-                return read_index(answer.body, where=self.url + path)
-            self._expect(answer, path, _NOT_FOUND)
-            self._referrers_api = False  # distribution-spec: 404 says that the registry has no such API
-        index = self.get_manifest(repository, fallback_tag(digest))
-        return read_index(index.data, where=f"{self.url} {repository}") if index else ()
+        found = self._api_referrers(repository, digest)
+        if found is not None:
+            return found
+        entries = self._index(repository, digest)
+        return (*entries, *self._own_referrers(repository, digest, known=entries))
+
+    def listed_referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
+        """Return the referrers that every other tool finds as well: without the API, those of the index alone."""
+        found = self._api_referrers(repository, digest)
+        return self._index(repository, digest) if found is None else found
 
     def attach(
         self,
@@ -301,15 +269,22 @@ class Registry:
         manifest = Manifest.parse(data, where=repository)
         if manifest.subject is None:
             raise PermanentError("This manifest has no subject, it cannot be a referrer.", where=repository)
+        subject = manifest.subject
         digest, answer = self._put_manifest(repository, data, media_type, "")
-        if "oci-subject" not in answer.headers:
-            entry = Descriptor(media_type, digest, len(data), manifest.artifact_type, manifest.annotations)
+        if "oci-subject" in answer.headers:
+            self._no_api_until = 0.0
+            return digest
+        self._put_manifest(repository, data, media_type, own_tag(subject, digest))
+        entry = Descriptor(media_type, digest, len(data), manifest.artifact_type, manifest.annotations)
 
-            def add(current: bytes | None) -> bytes | None:
-                entries = read_index(current, where=repository) if current else ()
-                return None if any(item.digest == digest for item in entries) else make_index((*entries, entry))
+        def add(current: bytes | None) -> bytes | None:
+            if joined(current, (entry,), where=repository) is None:
+                return None
+            present = read_index(current, where=repository) if current else ()
+            lost = self._own_referrers(repository, subject, known=(*present, entry))
+            return joined(current, (*lost, entry), where=repository)
 
-            self.amend(repository, fallback_tag(manifest.subject), OCI_INDEX, add)
+        self.amend(repository, fallback_tag(subject), OCI_INDEX, add)
         return digest
 
     def amend(self, repository: str, tag: str, media_type: str, change: Callable[[bytes | None], bytes | None]) -> None:
@@ -325,7 +300,7 @@ class Registry:
         Raises:
             TemporaryError: others wrote in between, every time.
         """
-        with self._exclusive(repository, tag):
+        with turn(f"{self.url} {repository}:{tag}", self._locks):
             for attempt in range(_ATTEMPTS + 1):
                 current = self.get_manifest(repository, tag)
                 data = change(current.data if current else None)
@@ -338,6 +313,22 @@ class Registry:
 
     # -- inside --------------------------------------------------------------------------------------------
 
+    def _tag_pages(self, repository: str, query: str = "") -> Iterator[list[str]]:
+        base = f"/v2/{check_repository(repository)}/tags/list"
+        path = base + query
+        while True:
+            answer = self._http.send("GET", path, limit=MANIFEST_LIMIT)
+            if answer.status == _NOT_FOUND:
+                return
+            self._expect(answer, path, _OK)
+            page = read_json(answer.body, where=self.url + path).get("tags") or []
+            if not isinstance(page, list) or not all(isinstance(name, str) for name in page):
+                raise PermanentError("The registry's list of tags is not a list of names.", where=self.url + path)
+            yield page
+            if not page or "link" not in answer.headers:
+                return
+            path = f"{base}?n=1000&last={quote(page[-1], safe='')}"
+
     def _put_manifest(self, repository: str, data: bytes, media_type: str, tag: str) -> tuple[Digest, Answer]:
         digest = digest_of(data)
         path = self._manifest_path(repository, tag or digest)
@@ -348,19 +339,50 @@ class Registry:
             raise VerificationError(f"The registry kept {kept[:80]} instead of {digest}.", where=self.url + path)
         return digest, answer
 
-    def _upload_path(self, repository: str, digest: Digest) -> str:
+    def _api_referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """Return what the referrers API lists; None if the registry has none."""
+        if time.monotonic() < self._no_api_until:
+            return None
+        path = f"/v2/{check_repository(repository)}/referrers/{parse_digest(digest)}"
+        found, certain = ask_api(self._http, path)
+        if certain and found is None:
+            self._no_api_until = time.monotonic() + _NO_API_SECONDS
+        return found
+
+    def _index(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
+        index = self.get_manifest(repository, fallback_tag(digest))
+        return read_index(index.data, where=f"{self.url} {repository}") if index else ()
+
+    def _own_referrers(
+        self, repository: str, subject: Digest, *, known: tuple[Descriptor, ...]
+    ) -> tuple[Descriptor, ...]:
+        """Return the referrers that have a tag of their own and are not `known`."""
+        listed = {own_tag(subject, entry.digest) for entry in known}
+        entries = []
+        for tag in self._own_tags(repository, subject):
+            raw = None if tag in listed else self.get_manifest(repository, tag)
+            entry = entry_of(raw, subject) if raw is not None else None
+            if entry is not None and own_tag(subject, entry.digest) == tag:
+                entries.append(entry)
+        return tuple(entries)
+
+    def _own_tags(self, repository: str, subject: Digest) -> list[str]:
+        prefix = own_prefix(subject)
+        # Tags are listed in lexical order (distribution-spec, "Listing Tags"): those of a subject stand together.
+        names: list[str] = []
+        with suppress(PermanentError):  # a registry that lists no tags, or too many: the index has to do
+            for page in self._tag_pages(repository, f"?n=100&last={fallback_tag(subject)}"):
+                names.extend(name for name in page if name.startswith(prefix))
+                if len(names) >= OWN_TAGS_LIMIT or (page and page[-1] > prefix and not page[-1].startswith(prefix)):
+                    break
+        return names[:OWN_TAGS_LIMIT]
+
+    def _upload(self, repository: str, digest: Digest, size: int, content: Callable[[], BinaryIO]) -> None:
         path = f"/v2/{check_repository(repository)}/blobs/uploads/"
-        answer = self._http.send("POST", path, limit=BLOCK)
-        self._expect(answer, path, _ACCEPTED)
-        location = self._http.same_origin(answer.headers.get("location", ""))
-        return f"{location}{'&' if '?' in location else '?'}digest={quote(digest, safe='')}"
+        push(self._http, path, digest, size=size, content=content, there=lambda: self.has_blob(repository, digest))
 
     def _expect(self, answer: Answer, path: str, *statuses: int) -> None:
-        if answer.status not in statuses:
-            detail = answer.body[:300].decode("utf-8", "replace").strip()
-            raise PermanentError(
-                f"The registry answers {answer.status}{': ' + detail if detail else ''}", where=self.url + path
-            )
+        expect(answer, self.url + path, *statuses)
 
     def _manifest_path(self, repository: str, reference: str) -> str:
         return f"/v2/{check_repository(repository)}/manifests/{check_reference(reference)}"
@@ -368,19 +390,5 @@ class Registry:
     def _blob_path(self, repository: str, digest: str) -> str:
         return f"/v2/{check_repository(repository)}/blobs/{parse_digest(digest)}"
 
-    @contextmanager
-    def _exclusive(self, repository: str, tag: str) -> Iterator[None]:
-        name = f"{self.url} {repository}:{tag}"
-        with _process_locks_guard:
-            lock = _process_locks.setdefault(name, threading.Lock())
-        with lock:
-            if self._locks is None:
-                yield
-                return
-            with (self._locks / f"registry-{hashlib.sha256(name.encode()).hexdigest()[:32]}.lock").open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield
-
 
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
-_OCTETS = {"Content-Type": "application/octet-stream"}

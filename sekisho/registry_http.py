@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 from sekisho.errors import PermanentError, TemporaryError
 
 BLOCK = 1 << 20
+_SLOWEST = 16 << 10
+"""Bytes a second that an answer must bring, once the time of silence that is allowed has passed."""
 _ATTEMPTS = 4
 _FIRST_DELAY = 0.1
 _TOO_MANY_REQUESTS = 429
@@ -106,9 +108,7 @@ class Transport:
                 if answer.status < _SERVER_ERROR and answer.status != _TOO_MANY_REQUESTS:
                     return answer
                 if last:
-                    raise TemporaryError(
-                        f"The registry answers {answer.status} to {method}.", where=self.url + path, delay=5.0
-                    )
+                    raise self.busy(answer.status, method, path)
             wait(attempt)
         raise AssertionError
 
@@ -146,6 +146,10 @@ class Transport:
             remedy="Check that the registry runs and that this network may reach it.",
             delay=5.0,
         )
+
+    def busy(self, status: int, method: str, path: str) -> TemporaryError:
+        """Return the error that says that the registry cannot serve now."""
+        return TemporaryError(f"The registry answers {status} to {method}.", where=self.url + path, delay=5.0)
 
     def same_origin(self, location: str) -> str:
         """Return path and query of a Location header.
@@ -186,12 +190,21 @@ class Transport:
 
     def _read(self, response: http.client.HTTPResponse, path: str, limit: int) -> bytes:
         expected = response.length  # None for a chunked body
-        data = b"" if (expected or 0) > limit else response.read(limit + 1)
+        data = bytearray()
+        if (expected or 0) <= limit:
+            end = time.monotonic() + self.timeout
+            while len(data) <= limit and (piece := response.read1(BLOCK)):
+                data += piece
+                # The socket's timeout starts anew with each byte: a registry that drips would hold its reader for ever.
+                if time.monotonic() > end + len(data) / _SLOWEST:
+                    raise TimeoutError(f"the answer comes too slowly: {len(data)} bytes in {self.timeout:g} s and more")
         if max(expected or 0, len(data)) > limit:
             raise PermanentError(f"The registry's answer is larger than {limit} bytes.", where=self.url + path)
-        if expected is not None and len(data) < expected:
-            raise http.client.IncompleteRead(data, expected - len(data))
-        return data
+        if expected is not None:
+            if len(data) < expected:
+                raise http.client.IncompleteRead(bytes(data), expected - len(data))
+            response.read()  # nothing is left; this frees the connection for the next request
+        return bytes(data)
 
     def _refuse_redirect(self, status: int, path: str) -> None:
         if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
@@ -212,6 +225,17 @@ class Transport:
                 )
             self._local.connection = connection
         return connection
+
+
+def expect(answer: Answer, where: str, *statuses: int) -> None:
+    """Check an answer's status.
+
+    Raises:
+        PermanentError: it is another one; says what the registry says.
+    """
+    if answer.status not in statuses:
+        detail = answer.body[:300].decode("utf-8", "replace").strip()
+        raise PermanentError(f"The registry answers {answer.status}{': ' + detail if detail else ''}", where=where)
 
 
 def wait(attempt: int) -> None:

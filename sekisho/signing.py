@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sekisho.errors import SekishoError, TemporaryError
-from sekisho.keys import Signer, key_id_of
+from sekisho.keys import Signer, key_id_of, load_public
 
 SIGN_SECONDS: Final = 20.0
 """How long a signer may take."""
@@ -73,10 +73,10 @@ def _down(role: str, what: str) -> TemporaryError:
 
 def _verifies(key_id: str, public_key: str, signature: bytes, data: bytes) -> bool:
     try:
-        key = serialization.load_pem_public_key(public_key.encode())
-        if not isinstance(key, ec.EllipticCurvePublicKey) or key_id_of(key) != key_id:
+        key = load_public(public_key)
+        if key_id_of(key) != key_id:
             return False
         key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError, AttributeError):
+    except (InvalidSignature, ValueError, TypeError):
         return False
     return True

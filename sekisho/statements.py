@@ -12,10 +12,13 @@ A statement counts only if all of these hold, checked in this order (`verify_sta
 5.  That key counts at the time that is asked for: when the statement was first seen, or now (`sekisho.witness`).
 6.  The signature is that key's, over the DSSE pre-authentication encoding of type and payload. Nothing of the payload
     is read before this.
-7.  The payload is an in-toto Statement v1, with no unknown field and no key twice.
+7.  The payload is an in-toto Statement v1 or v0.1, with no unknown field and no key twice.
 8.  Its predicate type is the one that is asked for.
 9.  The subject that is asked for is among its subjects, by exact sha256 digest.
 10. A verification summary says PASSED. Only a caller that shows a NO to people asks for less (`allow_failed`).
+
+cosign's older form is the DSSE envelope alone, without a key hint. `verify_envelope` takes it by the same rules; in
+place of rule 4, each valid key of the role and zone is tried.
 """
 
 from __future__ import annotations
@@ -55,6 +58,8 @@ BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _KEY_ID_BYTES = 32
+_STATEMENT_TYPES = (STATEMENT_TYPE, "https://in-toto.io/Statement/v0.1")
+"""The second is what `cosign attest` writes; the fields are the same (in-toto/attestation, spec/v0.1.0)."""
 BUNDLE_LIMIT = 64 << 20
 """Bytes; an SBOM of a large image has a few MiB."""
 
@@ -153,13 +158,7 @@ def verify_statement(
     Raises:
         VerificationError: a rule does not hold; says which.
     """
-    keys = trust.for_role(role, zone)
-    if not keys:
-        raise VerificationError(
-            f"The trust root has no key for the role {role}{' of zone ' + zone if zone else ''}.",
-            where=where,
-            remedy="Add the role's public key to the zone's trust root.",
-        )
+    keys = _keys(trust, role, zone, where)
     try:
         hint, payload, signature = _open_bundle(bundle)
         key = _key_of(keys, hint, role)
@@ -171,6 +170,53 @@ def verify_statement(
         statement = _read_statement(payload)
     except Refusal as error:
         raise VerificationError(error.what, where=where or error.where, remedy=error.remedy) from error
+    return _checked(statement, predicate_type, subject, allow_failed=allow_failed, where=where)
+
+
+def verify_envelope(
+    envelope: bytes,
+    *,
+    trust: TrustRoot,
+    role: Role,
+    predicate_type: str,
+    subject: Digest | str,
+    zone: str = "",
+    at: int | None = None,
+    allow_failed: bool = False,
+    where: str = "",
+) -> Statement:
+    """Verify a DSSE envelope that names no key, and return its statement; else as `verify_statement`.
+
+    Raises:
+        VerificationError: a rule does not hold; says which.
+    """
+    moment = int(time.time()) if at is None else at
+    keys = [key for key in _keys(trust, role, zone, where) if key.valid_at(moment)]
+    try:
+        payload, signature = _open_envelope(read_json(envelope))
+        if not any(key.verifies(signature, pae(PAYLOAD_TYPE, payload)) for key in keys):
+            raise VerificationError(f"The signature is not that of a {role} key that is valid at this time.")
+        statement = _read_statement(payload)
+    except Refusal as error:
+        raise VerificationError(error.what, where=where or error.where, remedy=error.remedy) from error
+    return _checked(statement, predicate_type, subject, allow_failed=allow_failed, where=where)
+
+
+def _keys(trust: TrustRoot, role: Role, zone: str, where: str) -> tuple[TrustedKey, ...]:
+    keys = trust.for_role(role, zone)
+    if not keys:
+        raise VerificationError(
+            f"The trust root has no key for the role {role}{' of zone ' + zone if zone else ''}.",
+            where=where,
+            remedy="Add the role's public key to the zone's trust root.",
+        )
+    return keys
+
+
+def _checked(
+    statement: Statement, predicate_type: str, subject: Digest | str, *, allow_failed: bool, where: str
+) -> Statement:
+    """Return a statement whose signature holds, if it says what is asked for: rules 8 to 10."""
     if statement.predicate_type != predicate_type:
         raise VerificationError(
             f"The statement's predicate type is {statement.predicate_type[:100]!r}, not {predicate_type}.", where=where
@@ -227,7 +273,12 @@ def _open_bundle(bundle: bytes) -> tuple[str, bytes, bytes]:
     hint = _decode(public_key["hint"], "hint")
     if len(hint) != _KEY_ID_BYTES:
         raise Refusal("The key hint is not the sha256 of a public key.")
-    envelope = _object(value["dsseEnvelope"], "dsseEnvelope")
+    payload, signature = _open_envelope(_object(value["dsseEnvelope"], "dsseEnvelope"))
+    return hint.hex(), payload, signature
+
+
+def _open_envelope(envelope: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Return payload and signature."""
     _closed(envelope, {"payload", "payloadType", "signatures"}, "dsseEnvelope")
     if envelope["payloadType"] != PAYLOAD_TYPE:
         raise Refusal(f"The envelope's payload type is not {PAYLOAD_TYPE}.")
@@ -236,7 +287,7 @@ def _open_bundle(bundle: bytes) -> tuple[str, bytes, bytes]:
         raise Refusal("The envelope does not hold exactly one signature.")
     signature = _object(signatures[0], "signatures")
     _closed(signature, {"sig"}, "signatures", optional={"keyid"})
-    return hint.hex(), _decode(envelope["payload"], "payload"), _decode(signature["sig"], "sig")
+    return _decode(envelope["payload"], "payload"), _decode(signature["sig"], "sig")
 
 
 def _key_of(keys: tuple[TrustedKey, ...], hint: str, role: Role) -> TrustedKey:
@@ -252,7 +303,7 @@ def _key_of(keys: tuple[TrustedKey, ...], hint: str, role: Role) -> TrustedKey:
 def _read_statement(payload: bytes) -> Statement:
     value = read_json(payload)
     _closed(value, {"_type", "subject", "predicateType"}, "statement", optional={"predicate"})
-    if value["_type"] != STATEMENT_TYPE:
+    if value["_type"] not in _STATEMENT_TYPES:
         raise Refusal(f"The payload is not an {STATEMENT_TYPE}.")
     subjects = value["subject"]
     if not isinstance(subjects, list) or not subjects:

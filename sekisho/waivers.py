@@ -49,9 +49,10 @@ def same_package(meant: str, found: str) -> bool:
         meant: what a person wrote; a version and qualifiers count where they are there.
         found: what the scanner says.
     """
-    if not found:
+    try:
+        one, other = read_purl(meant), read_purl(found)
+    except ValueError:
         return False
-    one, other = read_purl(meant), read_purl(found)
     return (
         (one.type, one.namespace, one.name) == (other.type, other.namespace, other.name)
         and one.version in {None, "", other.version}

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,15 @@ from sekisho.canonical import digest_of, digest_of_file
 from sekisho.errors import PermanentError, Refusal, SekishoError, UsageError
 from sekisho.model import IMAGE_HOST, AdvisoryDatabase, Finding, Manifests, Reason, Result, Verdict
 from sekisho.tools import trivy as find_trivy
-from sekisho.verdict_text import verdict_lines
+from sekisho.verdict_forms import FORMS, written
+from sekisho.verdict_rules import with_policies
 from stages.judge import Rules, load_rules, reasons_of
 from stages.judge_rules import finding_reasons, reason, workload_reasons
 
 WORKING_COPY = "working copy"
 """Stands where a verdict names its commit."""
 
+_SCREEN = 40
 _PLACEHOLDER = digest_of(b"sekisho check: the image is built by the gate")
 
 
@@ -41,6 +44,8 @@ class Scanner:
     """Returns what is wrong with a folder and its manifests; raises SekishoError when it cannot look."""
     missing: str = ""
     """What it does not look for, as a note for people; empty when nothing is missing."""
+    blind: frozenset[str] = frozenset({"scan/coverage"})
+    """Rules that it cannot answer here: finding nothing is no pass of these."""
 
 
 def default_policies() -> Path:
@@ -48,35 +53,36 @@ def default_policies() -> Path:
     return Path(os.environ.get("SEKISHO_POLICIES", Path(__file__).resolve().parent.parent / "policies"))
 
 
-def check(tree: Path, rules: Rules, *, at: int, scanner: Scanner | None = None) -> Verdict:
+def check(
+    tree: Path, rules: Rules, *, at: int, scanner: Callable[[], Scanner | None] | Scanner | None = None
+) -> Verdict:
     """Judge a working copy as far as that is possible before a push.
 
     Args:
         tree: the folder with score.yaml.
         rules: the policies.
         at: the time, seconds since the epoch.
-        scanner: looks into the tree; None when there is none on this machine.
+        scanner: looks into the tree; None when there is none on this machine. What gives it is asked last.
     """
     reasons: list[Reason] = []
     app, manifests = _rendered(tree, reasons)
-    _look(tree, rules, reasons)
-    if manifests is not None:
-        standard = rules.standard if rules.standard.locked else None
-        reasons += workload_reasons(manifests, None, standard, rules.limits.kinds)
-        reasons += rules.policies.check_objects(manifests.objects, namespace=f"app-{app}")
+    with ThreadPoolExecutor(1) as pool:
+        # The scanner is a process of its own, and takes longest.
+        scan = pool.submit(_scanned, tree, manifests, scanner)
+        _look(tree, rules, reasons)
+        if manifests is not None:
+            standard = rules.standard if rules.standard.locked else None
+            reasons += workload_reasons(manifests, None, standard, rules.limits)
+            reasons += rules.policies.check_objects(manifests.objects, namespace=f"app-{app}")
+        findings, blind, said = scan.result()
     notes = ["The gate alone builds and scans the image; what it finds there is not known yet."]
     if not rules.standard.locked:
         notes.append("These policies hold no digests of standard images; the gate's do.")
-    try:
-        findings = scanner.look(tree, manifests) if scanner else None
-    except SekishoError as error:
-        findings, notes = None, [*notes, f"The scanner did not work: {error}"]
-    if findings is None or scanner is None:
-        notes.append("Not looked for here: vulnerabilities of locked packages, and secrets. The gate does.")
-    else:
+    if findings is not None:
         today = dt.datetime.fromtimestamp(at, tz=dt.UTC).date()
-        reasons += finding_reasons(app, findings, rules.limits, today)
-        notes += [scanner.missing] if scanner.missing else []
+        answers = finding_reasons(app, findings, rules.limits, today)
+        reasons += [answer for answer in answers if answer.result != "pass" or answer.rule not in blind]
+    notes += said
     failed = any(found.result == "fail" for found in reasons)
     return Verdict(
         app=app,
@@ -86,6 +92,22 @@ def check(tree: Path, rules: Rules, *, at: int, scanner: Scanner | None = None) 
         reasons=tuple(dict.fromkeys(reasons)),
         notes=tuple(notes),
     )
+
+
+def _scanned(
+    tree: Path, manifests: Manifests | None, scanner: Callable[[], Scanner | None] | Scanner | None
+) -> tuple[tuple[Finding, ...] | None, frozenset[str], list[str]]:
+    """Return what the scanner found (None where it did not look), what it is blind for, and what to tell people."""
+    nothing = "Not looked for here: vulnerabilities of locked packages, and secrets. The gate does."
+    here = scanner() if callable(scanner) else scanner
+    if here is None:
+        return None, frozenset(), [nothing]
+    try:
+        found = here.look(tree, manifests)
+    except SekishoError as error:
+        return None, frozenset(), [f"The scanner did not work: {error}", nothing]
+    blind = here.blind if manifests is not None else here.blind | {"scan/misconfigurations"}
+    return found, blind, [here.missing] if here.missing else []
 
 
 @contextmanager
@@ -147,17 +169,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("path", type=Path, nargs="?", default=Path(), help="the folder with score.yaml")
     parser.add_argument("--policies", type=Path, default=None, help="the policies folder (SEKISHO_POLICIES)")
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.add_argument("--format", choices=FORMS, default="text", help="how the verdict is printed")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="short for --format json")
+    parser.add_argument("--all", action="store_true", help="every rule, also those that passed, however long")
     options = parser.parse_args(arguments)
     try:
         if not options.path.is_dir():
             raise UsageError("There is no such folder.", where=str(options.path))
-        verdict = check(options.path, _rules(options.policies), at=int(time.time()), scanner=local_scanner())
+        # Whether it is the pinned scanner takes reading all of it, which the other processor can do meanwhile.
+        with ThreadPoolExecutor(1) as pool:
+            scanner = pool.submit(local_scanner)
+            rules = _rules(options.policies)
+            verdict = check(options.path, rules, at=int(time.time()), scanner=scanner.result)
     except SekishoError as error:
         sys.stderr.write(f"sekisho check: {error}\n")
         return UsageError.exit_code
-    text = verdict.model_dump_json(indent=2) if options.json else "\n".join(verdict_lines(verdict))
-    sys.stdout.write(text + "\n")
+    limit = None if options.all else _SCREEN
+    sys.stdout.buffer.write(written(verdict, options.format, with_policies(rules.policies), limit=limit))
+    sys.stdout.buffer.flush()
     return 0 if verdict.result is Result.PASSED else 1
 
 
@@ -184,7 +213,8 @@ def local_scanner() -> Scanner | None:
     updated = _advisories(folder)
     if not updated:
         missing = "Not looked for here: vulnerabilities of locked packages (no advisories on this machine)."
-        return Scanner(lambda tree, manifests: scan_tree(tree, cache=cache, manifests=manifests), missing)
+        blind = frozenset({"scan/coverage", "scan/vulnerabilities"})
+        return Scanner(lambda tree, manifests: scan_tree(tree, cache=cache, manifests=manifests), missing, blind)
     metadata = digest_of_file(folder / "db" / "metadata.json")
     database = Database(folder, AdvisoryDatabase(digest=metadata, updated_at=updated, kind="mirror"))
     return Scanner(

@@ -92,7 +92,7 @@ def judge(subject: JudgeInput, rules: Rules, at: int) -> Verdict:
         reasons += standard_reasons(subject.image, rules.standard, today, rules.limits.end_of_life)
         notes += subject.image.notes
     if subject.manifests is not None:
-        reasons += workload_reasons(subject.manifests, subject.image, rules.standard, rules.limits.kinds)
+        reasons += workload_reasons(subject.manifests, subject.image, rules.standard, rules.limits)
         reasons += rules.policies.check_objects(subject.manifests.objects, namespace=f"app-{subject.app}")
     if subject.scan is not None:
         base, digest = (subject.image.base, subject.image.base_digest) if subject.image else ("", "")
@@ -108,6 +108,34 @@ def judge(subject: JudgeInput, rules: Rules, at: int) -> Verdict:
         reasons=tuple(dict.fromkeys(reasons)),
         notes=tuple(notes),
     )
+
+
+def judgement_of(subject: JudgeInput, rules: Rules, at: int) -> Judgement:
+    """Judge one commit, and return the verdict with all that decided it.
+
+    Args:
+        subject: the evidence.
+        rules: the policies in force, as `load_rules` read them.
+        at: the time, seconds since the epoch.
+
+    Raises:
+        PermanentError: the policies are not those of a folder.
+    """
+    if not rules.archive:
+        raise PermanentError("These rules come from no folder: a verdict by them could not be given again.")
+    stored = _as_stored(subject)
+    return Judgement(
+        subject=stored,
+        at=at,
+        policies=Archive(digest=digest_of(rules.archive), size=len(rules.archive)),
+        verdict=judge(stored, rules, at),
+        versions=judge_versions(),
+    )
+
+
+def _as_stored(subject: JudgeInput) -> JudgeInput:
+    """Return the evidence as it is read back: what is judged is what is kept, down to a 1.0 that JSON writes as 1."""
+    return JudgeInput.parse(subject.canonical())
 
 
 def reasons_of(refusal: Refusal, stage: str) -> tuple[Reason, ...]:
@@ -158,8 +186,10 @@ class JudgeStage:
         self._now = now
 
     def key(self, subject: JudgeInput) -> Digest:
-        """Return a digest over the evidence and the policies."""
-        return digest_of_json({"subject": subject.identity(), "policy": self._rules.policies.digest})
+        """Return a digest over the evidence and the policies, and whose word stands behind the verdict."""
+        return digest_of_json(
+            {"subject": subject.identity(), "policy": self._rules.policies.digest, "verifier": self._signer.key_id}
+        )
 
     def find(self, subject: JudgeInput) -> Judgement | None:
         """Return the stored judgement, if its verdict is still what the rules say today.
@@ -169,7 +199,7 @@ class JudgeStage:
         """
         repository = verdict_repository(subject.app)
         found = load_judgement(self._registry, repository, self._tag(subject))
-        if found is None or found[0].verdict != judge(subject, self._rules, int(self._now())):
+        if found is None or found[0].verdict != judge(_as_stored(subject), self._rules, int(self._now())):
             return None
         return found[0] if self._registry.has_blob(repository, Digest(found[0].policies.digest)) else None
 
@@ -181,15 +211,7 @@ class JudgeStage:
             TemporaryError: the signer or the registry cannot be reached.
         """
         archive, at = self._rules.archive, int(self._now())
-        if not archive:
-            raise PermanentError("These rules come from no folder: a verdict by them could not be given again.")
-        judgement = Judgement(
-            subject=subject,
-            at=at,
-            policies=Archive(digest=digest_of(archive), size=len(archive)),
-            verdict=judge(subject, self._rules, at),
-            versions=judge_versions(),
-        )
+        judgement = judgement_of(subject, self._rules, at)
         repository = verdict_repository(subject.app)
         digest = put_judgement(self._registry, repository, judgement, archive)
         attach_statement(self._registry, repository, verdict_statement(judgement, digest), self._signer)

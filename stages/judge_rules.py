@@ -38,9 +38,19 @@ def reason(
     where: str = "",
     owner: Owner = "",
     stage: str = "judge",
+    finding: Finding | None = None,
 ) -> Reason:
     """Return one rule's answer."""
-    return Reason(rule=rule, stage=stage, result=result, message=message, remedy=remedy, where=where, owner=owner)
+    return Reason(
+        rule=rule,
+        stage=stage,
+        result=result,
+        message=message,
+        remedy=remedy,
+        where=where,
+        owner=owner,
+        finding=finding,
+    )
 
 
 def evidence_reasons(app: str, image: Image | None, manifests: Manifests | None, scan: Scan | None) -> list[Reason]:
@@ -102,7 +112,7 @@ def standard_reasons(image: Image, standard: StandardImages, today: dt.date, lim
 
 
 def workload_reasons(
-    manifests: Manifests, image: Image | None, standard: StandardImages | None, kinds: Sequence[str]
+    manifests: Manifests, image: Image | None, standard: StandardImages | None, limits: Limits
 ) -> list[Reason]:
     """Answer whether the objects are a workload's, and run only what was judged.
 
@@ -110,8 +120,9 @@ def workload_reasons(
         manifests: the rendered objects.
         image: the built image; None when it was not built, then only standard images are looked at.
         standard: the standard images; None to leave images out.
-        kinds: the kinds that a workload may have.
+        limits: say which kinds a workload may have, and which versions of Kubernetes the zones may run.
     """
+    kinds = limits.kinds
     found: list[Reason] = []
     for obj in manifests.objects:
         resource = resource_of(obj)
@@ -123,7 +134,7 @@ def workload_reasons(
             message = f"{name} names a namespace; the zones choose it."
             found.append(reason("workload/kinds", "fail", message, "Leave it out.", where=name))
     found = found or [reason("workload/kinds", "pass", f"Only {', '.join(kinds)}.")]
-    found += schema_reasons(manifests.objects)
+    found += schema_reasons(manifests.objects, limits.kubernetes)
     if standard is None:
         return found
     known = {f"{IMAGE_HOST}/standard/{name}@{entry.digest}" for name, entry in standard.locked.items()}
@@ -273,14 +284,25 @@ def _finding(place: Place, finding: Finding, limits: Limits, today: dt.date) -> 
     rule = f"scan/{_KINDS[finding.kind]}"
     held, ended = _held(place, finding, limits, today)
     if held:
-        return reason(rule, "warn", f"{message} {held}", where=finding.where, owner=finding.owner, stage="scan")
+        said = finding.model_copy(update={"suppressed": held})
+        return reason(
+            rule, "warn", f"{message} {held}", where=finding.where, owner=finding.owner, stage="scan", finding=said
+        )
     message = f"{message} {ended}".rstrip()
     tolerated = finding.kind == "secret" and limits.secrets == "warn"
     answer: Answer = "fail" if at_least(finding.severity, limit.fail) and not tolerated else "warn"
     if answer == "fail" and limits.unfixed.answer(finding, today) == "warn":
         answer, message = "warn", f"{message} Nobody has mended it yet: it fails as soon as there is a fix."
-    remedy = _remedy(place, finding)
-    return reason(rule, answer, message, remedy, where=finding.where, owner=finding.owner, stage="scan")
+    return reason(
+        rule,
+        answer,
+        message,
+        _remedy(place, finding),
+        where=finding.where,
+        owner=finding.owner,
+        stage="scan",
+        finding=finding.model_copy(update={"suppressed": ""}),
+    )
 
 
 def _held(place: Place, finding: Finding, limits: Limits, today: dt.date) -> tuple[str, str]:

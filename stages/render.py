@@ -40,6 +40,8 @@ LANGUAGE_ANNOTATION = "build.sekisho.dev/language"
 _PORT = "PORT"
 _OWN_PREFIXES = ("kubernetes.io", "k8s.io", "sekisho.dev", "k8s.score.dev")
 _MAX_ANNOTATIONS = 64 * 1024
+_MAX_PREFIX = 253
+"""Of an annotation's key; a DNS subdomain (k8s.io/apimachinery/pkg/util/validation, IsQualifiedName)."""
 _STORAGE = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi)")
 _CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
@@ -55,13 +57,23 @@ _POD_SECURITY = {
 }
 
 
-def render(score: bytes, *, app: str, image: str, where: str = "score.yaml", read: Read | None = None) -> Manifests:
+def render(
+    score: bytes,
+    *,
+    app: str,
+    image: str,
+    launcher: tuple[str, ...] = (),
+    where: str = "score.yaml",
+    read: Read | None = None,
+) -> Manifests:
     """Render a Score file to objects without a namespace.
 
     Args:
         score: the bytes of score.yaml.
         app: the app's name; must be the file's metadata.name.
         image: reference of the built image, `registry.sekisho.internal/...@sha256:...`; stands where the file says `.`.
+        launcher: what that image puts in front of every command (`Image.launcher`); a container's own command stands
+            behind it as well, although Kubernetes' `command` replaces an image's entrypoint.
         where: the file's name in messages.
         read: reads what `source:` names beside score.yaml (`sekisho.score.reader`); without it such files are refused.
 
@@ -71,16 +83,17 @@ def render(score: bytes, *, app: str, image: str, where: str = "score.yaml", rea
     """
     if not _PINNED.fullmatch(image):
         raise Refusal(f"The image {image[:200]!r} is not a digest of {IMAGE_HOST}.")
-    return _Render(load_score(score, where, read), app, image).manifests()
+    return _Render(load_score(score, where, read), app, image, launcher).manifests()
 
 
 class _Render:
     """One rendering; gathers all problems before it refuses."""
 
-    def __init__(self, workload: Workload, app: str, image: str) -> None:
+    def __init__(self, workload: Workload, app: str, image: str, launcher: tuple[str, ...]) -> None:
         self.workload = workload
         self.app = app
         self.image = image
+        self.launcher = launcher
         self.problems: list[Problem] = []
         self.labels = {"app.kubernetes.io/managed-by": "sekisho", "app.kubernetes.io/name": app}
 
@@ -174,6 +187,9 @@ class _Render:
             if any(prefix == own or prefix.endswith(f".{own}") for own in _OWN_PREFIXES):
                 remedy = "Use a prefix of your own; docs/score.md lists the annotations that the line reads."
                 self._problem(step("/metadata/annotations", key), "This annotation belongs to the platform.", remedy)
+            elif len(prefix) > _MAX_PREFIX:
+                message = f"Score allows so long a prefix, Kubernetes {_MAX_PREFIX} characters."
+                self._problem(step("/metadata/annotations", key), message, "Use a shorter one.")
             else:
                 kept[key] = value
         if sum(len(key) + len(value) for key, value in kept.items()) > _MAX_ANNOTATIONS:
@@ -248,7 +264,7 @@ class _Render:
     def _container(self, container: Container, *, alone: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {"name": container.name, "image": self._image(container)}
         if container.command:
-            found["command"] = list(container.command)
+            found["command"] = [*(self.launcher if container.image == "." else ()), *container.command]
         if container.args:
             found["args"] = list(container.args)
         if env := self._environment(container):
@@ -328,7 +344,12 @@ class _Render:
     def _volume(self, source: str, pointer: str) -> str | None:
         """Return the pod volume's name of a mount's source: a resource of type volume, by placeholder or by name."""
         parts = self._resolved(source, pointer)
-        need = parts[0].parts[1] if len(parts) == 1 and isinstance(parts[0], Reference) else source
+        reference = parts[0] if len(parts) == 1 and isinstance(parts[0], Reference) else None
+        if reference is not None and len(reference.parts) > 2:  # noqa: PLR2004 - resources, its name
+            message = f"{reference.text}: a volume has no outputs."
+            self._problem(pointer, message, f"Write ${{resources.{reference.parts[1]}}}.")
+            return None
+        need = reference.parts[1] if reference is not None else source
         resource = self.workload.resources.get(need)
         if resource is None or resource.type != "volume":
             remedy = "Declare a resource of type volume and name it: source: ${resources.NAME}."

@@ -167,7 +167,7 @@ class SealStage:
         policies = self._registry.get_blob(
             verdict_repository(app), Digest(judgement.policies.digest), limit=ARCHIVE_LIMIT
         )
-        return put_judgement(self._registry, release_repository(app), judgement, policies)
+        return put_judgement(self._registry, release_repository(app), judgement, policies, tagged=True)
 
     def _evidence(self, parts: _Sealed, now: int) -> tuple[EvidenceRef, ...]:
         # Two commits can make the same image: each has a provenance of its own. Of scans that one counts which was

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,15 @@ import typer
 from sekisho.errors import SekishoError
 
 _INTERRUPTED = 130
+
+
+class VerdictForm(StrEnum):
+    """The forms of a verdict, for the help."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+
 
 app = typer.Typer(
     name="sekisho",
@@ -138,16 +148,18 @@ def doctor(json: Json = False) -> None:
 @app.command(short_help="Judge a working copy before any push.")
 def check(
     path: Annotated[Path, typer.Argument(help="Working copy with a score.yaml.", metavar="[PATH]")] = Path(),
+    form: Annotated[VerdictForm, typer.Option("--format", help="How the verdict is printed.")] = VerdictForm.TEXT,
+    whole: Annotated[bool, typer.Option("--all", help="Every rule, also those that passed.")] = False,
     json: Json = False,
 ) -> None:
     """Judge a working copy as the gate would, before any push.
 
     \b
-    Example: sekisho check examples/guestbook
+    Example: sekisho check examples/guestbook --format sarif > verdict.sarif
     """
     from sekisho.cli import check as commands  # noqa: PLC0415
 
-    raise typer.Exit(commands.check(path, as_json=json))
+    raise typer.Exit(commands.check(path, form="json" if json else form.value, whole=whole))
 
 
 @app.command(short_help="List the standard images and what the gate says of each.")
@@ -306,6 +318,78 @@ def why(
 
     options = commands.Options(trust=trust, at=at, policies=policies, save=save)
     raise typer.Exit(commands.why(subject, options, as_json=json))
+
+
+# -- keys --------------------------------------------------------------------------------------------------------
+
+keys_app = typer.Typer(
+    name="keys",
+    help="Whose keys count: list them, make one anew, take one back. See docs/keys.md.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(keys_app)
+Root = Annotated[
+    Path | None, typer.Option("--trust", help="One trust root; by default those of all zones on this machine.")
+]
+
+
+@keys_app.command(name="list", short_help="List keys, and what each counts for.")
+def list_keys(trust: Root = None, json: Json = False) -> None:
+    """List the keys of this machine's trust roots, with their roles, ends and revocations.
+
+    \b
+    Example: sekisho keys list --json
+    """
+    from sekisho.cli import keys as commands  # noqa: PLC0415
+
+    commands.list_keys(trust, as_json=json)
+
+
+@keys_app.command(name="rotate", short_help="Make a role's key anew.")
+def rotate_key(
+    role: Annotated[str, typer.Argument(help="builder, scanner, verifier or zone.", metavar="ROLE")],
+    zone: Annotated[str, typer.Option("--zone", help="With the role zone: whose.", metavar="ZONE")] = "",
+    overlap: Annotated[
+        str, typer.Option("--overlap", help="How long the old key counts for what is first seen.", metavar="30d|12h")
+    ] = "30d",
+    json: Json = False,
+) -> None:
+    """Make a role's key anew. What was seen while the old key counted goes on counting.
+
+    \b
+    Example: sekisho keys rotate verifier --overlap 30d
+    """
+    from sekisho.cli import keys as commands  # noqa: PLC0415
+
+    commands.rotate(role, zone, overlap, as_json=json)
+
+
+@keys_app.command(name="revoke", short_help="Take a key's word back from a time on.")
+def revoke_key(
+    key: Annotated[str, typer.Argument(help="The key's id, or the beginning of it.", metavar="KEY")],
+    since: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="What zones first saw then or later does not count; `always`: nothing does.",
+            metavar="TIME|always",
+        ),
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the trust roots and the audit file.")],
+    trust: Root = None,
+    json: Json = False,
+) -> None:
+    """Take a key's word back: what a zone first saw before that time counts, and nothing else does.
+
+    Running zones heed it at once. There is no way back but to edit the trust roots by hand.
+
+    \b
+    Example: sekisho keys revoke 4f1c9a --from 2026-11-20T00:00:00Z --reason 'stolen laptop'
+    """
+    from sekisho.cli import keys as commands  # noqa: PLC0415
+
+    commands.revoke(key, since, reason, trust, as_json=json)
 
 
 # -- plans and decisions -----------------------------------------------------------------------------------------

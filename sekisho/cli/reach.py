@@ -25,8 +25,19 @@ def build() -> FeedClient:
 
 
 def trust_file(given: Path | None) -> Path:
-    """Return the trust root to verify under: the one that was given, else that of ops on this machine."""
-    return given or ZoneHome(Zone.OPS).trust / "root.json"
+    """Return the trust root to verify under: the one that was given, else that of ops on this machine.
+
+    Raises:
+        UsageError: none was given and there is none: nothing is ever verified under no trust root.
+    """
+    path = given or ZoneHome(Zone.OPS).trust / "root.json"
+    if given is None and not os.access(path, os.R_OK):
+        raise UsageError(
+            "There is no trust root that you may read here.",
+            where=str(path),
+            remedy="Name one with --trust; the platform team hands it out (docs/keys.md).",
+        )
+    return path
 
 
 def digest_prefix(text: str, what: str) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sekisho.embedded import netns
@@ -27,36 +31,48 @@ def console() -> Path:
 def provision_trust() -> None:
     """Make every missing role key, and have every zone's trust root hold all public keys.
 
-    Keys that a trust root holds already stay in it: whoever takes one away does so by hand.
+    Keys that a trust root holds already stay in it as they are: `sekisho keys` retires and revokes.
 
     Raises:
         PermanentError: a key or trust root is there and not readable as such.
     """
     public = [
-        trusted_key(_signer(zone, role), zone=str(zone) if role == "zone" else "")
+        trusted_key(make_key(ZoneHome(zone).keys / f"{role}.pem", role, zone), zone=str(zone) if role == "zone" else "")
         for zone in Zone
         for role in roles(zone)
     ]
-    for zone in Zone:
-        path = ZoneHome(zone).trust / "root.json"
-        known: tuple[TrustedKey, ...] = load_trust(path).keys if path.exists() else ()
-        names = {key.key_id for key in known}
-        root = TrustRoot(keys=(*known, *(key for key in public if key.key_id not in names)))
-        reader = Owner(0, Owner.of(ZoneHome(zone).user).gid)
-        write_file(path, json.dumps(root.model_dump(mode="json"), indent=2) + "\n", 0o640, reader)
+    with exclusive():
+        for zone in Zone:
+            path = ZoneHome(zone).trust / "root.json"
+            known: tuple[TrustedKey, ...] = load_trust(path).keys if path.exists() else ()
+            names = {key.key_id for key in known}
+            root = TrustRoot(keys=(*known, *(key for key in public if key.key_id not in names)))
+            write_root(path, root, Owner(0, Owner.of(ZoneHome(zone).user).gid))
 
 
-def _signer(zone: Zone, role: Role) -> FileSigner:
-    zone_home = ZoneHome(zone)
-    path = zone_home.keys / f"{role}.pem"
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Let one at a time change keys and trust roots: a revocation must not be written over."""
+    ensure_folder(console(), 0o700, Owner(os.geteuid(), os.getegid()))
+    with (console() / ".keys.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def write_root(path: Path, root: TrustRoot, owner: Owner, mode: int = 0o640) -> None:
+    """Write a trust root, whole or not at all."""
+    write_file(path, json.dumps(root.model_dump(mode="json"), indent=2) + "\n", mode, owner)
+
+
+def make_key(path: Path, role: Role, zone: Zone) -> FileSigner:
+    """Return the key in a file of a zone's, made if it is missing; nobody but the zone's user may read it."""
     if path.exists():
         return FileSigner.load(path, role)
     # Made under another name: a key that was cut short by a crash never gets this one.
-    partial = zone_home.keys / f".{role}.new"
+    partial = path.with_name(f".{role}.new")
     partial.unlink(missing_ok=True)
     signer = FileSigner.create(partial, role)
-    owner = Owner.of(zone_home.user)
-    write_file(path, partial.read_bytes(), 0o600, owner)
+    write_file(path, partial.read_bytes(), 0o600, Owner.of(ZoneHome(zone).user))
     partial.unlink()
     return signer
 

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,14 @@ def open_layout(name: str) -> Layout:
     return Layout(root.resolve(), digest, manifest)
 
 
-def push_layout(registry: Registry, name: str) -> Digest:
+def push_layout(registry: Registry, name: str, held: MutableMapping[Digest, str] | None = None) -> Digest:
     """Push a built standard image as `standard/<name>`, tagged with its version; what is there is left alone.
+
+    Args:
+        registry: where to.
+        name: the image.
+        held: a repository of the registry that holds a blob, by its digest; a shared layer is then not sent again.
+            What this image brings is added.
 
     Raises:
         PermanentError: the image is not built.
@@ -170,11 +176,15 @@ def push_layout(registry: Registry, name: str) -> Digest:
     repository = f"{REPOSITORY_PREFIX}/{name}"
     parts = layout.parts
     tag = parts.annotations.get(_VERSION, "")
-    if registry.get_manifest(repository, layout.digest) is None:
-        for descriptor in (*parts.layers, parts.config):
-            if not registry.has_blob(repository, descriptor.digest):
-                registry.push_blob(repository, layout.blob(descriptor.digest), descriptor.digest)
-    elif not tag or registry.resolve(repository, tag) == layout.digest:
+    known = {} if held is None else held
+    there = registry.get_manifest(repository, layout.digest) is not None
+    for descriptor in (*parts.layers, parts.config):
+        source = known.setdefault(descriptor.digest, repository)
+        if there or registry.has_blob(repository, descriptor.digest):
+            continue
+        if source == repository or not registry.mount_blob(repository, descriptor.digest, source):
+            registry.push_blob(repository, layout.blob(descriptor.digest), descriptor.digest)
+    if there and (not tag or registry.resolve(repository, tag) == layout.digest):
         return layout.digest
     pushed = registry.put_manifest(repository, layout.manifest, OCI_MANIFEST, tag=tag)
     if pushed != layout.digest:

@@ -85,6 +85,9 @@ class Image(Document):
     """Where `locked` comes from: a lock file of the commit, one that the line resolved, or the build's own list."""
     notes: tuple[str, ...] = ()
     """What people should know about how it was made, one sentence each; said with every verdict."""
+    launcher: tuple[str, ...] = ()
+    """What its standard image puts in front of every command, also of one that score.yaml names: a small init, which
+    is process 1 in the workload's place and passes signals on."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -94,6 +97,8 @@ class Image(Document):
             value.pop("lock", None)
         if not self.notes:
             value.pop("notes", None)
+        if not self.launcher:
+            value.pop("launcher", None)
         return value
 
     @property
@@ -220,6 +225,16 @@ class Reason(Document):
     remedy: str = ""
     where: str = ""
     owner: Literal["", "platform", "workload"] = ""
+    finding: Finding | None = None
+    """What the scanner found, where that is what the rule answers; `suppressed` says the waiver that holds."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and says nothing: verdicts that were signed before keep their bytes."""
+        value: dict[str, Any] = handler(self)
+        if self.finding is None:
+            value.pop("finding", None)
+        return value
 
 
 class Verdict(Document):

@@ -223,7 +223,7 @@ def show(event: dict[str, Any]) -> bool:
     lines = event.get("text")
     for line in lines if isinstance(lines, list) else default_lines(event):
         say(line)
-    return bool(event.get("verdict"))
+    return bool(event.get("verdict") or event.get("last"))
 
 
 def default_lines(event: dict[str, Any]) -> list[str]:

@@ -42,6 +42,11 @@ def commit_tag(commit: str) -> str:
     return f"commit-{commit}"
 
 
+def judgement_tag(digest: str) -> str:
+    """Return the tag that keeps a release's judgement where untagged manifests are swept away."""
+    return f"judgement-{hex_of(digest)[:40]}"
+
+
 def time_of(at: int) -> str:
     """Return a time as statements write it (RFC 3339, UTC)."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -62,8 +67,10 @@ def judgement_manifest(judgement: Judgement) -> bytes:
     )
 
 
-def put_judgement(registry: Registry, repository: str, judgement: Judgement, policies: bytes) -> Digest:
-    """Store a judgement with the archive of its policies.
+def put_judgement(
+    registry: Registry, repository: str, judgement: Judgement, policies: bytes, *, tagged: bool = False
+) -> Digest:
+    """Store a judgement with the archive of its policies, under a tag of its own where it is asked for.
 
     Returns:
         The digest of its manifest: its name.
@@ -78,7 +85,9 @@ def put_judgement(registry: Registry, repository: str, judgement: Judgement, pol
         raise PermanentError("The judgement is too large to be kept.", where=repository)
     for blob in (EMPTY, data, policies):
         registry.put_blob(repository, blob)
-    return registry.put_manifest(repository, judgement_manifest(judgement), OCI_MANIFEST)
+    manifest = judgement_manifest(judgement)
+    tag = judgement_tag(digest_of(manifest)) if tagged else ""
+    return registry.put_manifest(repository, manifest, OCI_MANIFEST, tag=tag)
 
 
 def judgement_parts(data: bytes, *, where: str = "") -> tuple[Descriptor, Descriptor]:
@@ -105,7 +114,11 @@ def read_judgement(manifest: bytes, document: bytes, *, where: str = "") -> Judg
         VerificationError: the manifest is not exactly that of the document.
     """
     judgement = Judgement.parse(document, where=where)
-    if judgement_manifest(judgement) != manifest:
+    try:
+        made = judgement_manifest(judgement)
+    except (ValueError, RecursionError) as error:
+        raise VerificationError("The judgement has no canonical form.", where=where) from error
+    if made != manifest:
         raise VerificationError("The judgement's manifest holds something else than its parts.", where=where)
     return judgement
 
@@ -187,11 +200,14 @@ def export_verdict(registry: Registry, app: str, commit: str, trust: TrustRoot) 
     Which summary goes with it is all that is decided here: whoever takes the file verifies it by its own trust.
 
     Raises:
-        Refusal: what stands there is not a judgement.
+        Refusal: what stands there is malformed.
         TemporaryError: the registry cannot be reached.
     """
     repository = verdict_repository(app)
-    found = load_judgement(registry, repository, commit_tag(commit))
+    try:
+        found = load_judgement(registry, repository, commit_tag(commit))
+    except VerificationError:
+        return None  # the bare verdict of before judgements were kept
     if found is None:
         return None
     judgement, digest = found

@@ -153,7 +153,7 @@ def verify_closure(
     examination = Examination(offer, closure, trust, require, at, witnessed or {})
     for name, rule in RULES:
         try:
-            rule(examination)
+            _apply(rule, examination)
         except Refusal as error:
             raise VerificationError(
                 f"Rule {name}: {error.what}", where=error.where or offer.release, remedy=error.remedy
@@ -174,11 +174,19 @@ def examine_closure(
     examination = Examination(offer, closure, trust, require, at, witnessed or {})
     for name, rule in RULES:
         try:
-            rule(examination)
+            _apply(rule, examination)
         except Refusal as error:
             yield name, str(error)
         else:
             yield name, ""
+
+
+def _apply(rule: Callable[[Examination], None], exam: Examination) -> None:
+    """Apply one rule; a document that has no canonical form is as bad as one that breaks it."""
+    try:
+        rule(exam)
+    except (ValueError, RecursionError) as error:
+        raise VerificationError(f"A document has no canonical form: {str(error)[:200]}") from error
 
 
 def _release(exam: Examination) -> None:

@@ -23,6 +23,7 @@ from sekisho.oci import EMPTY, OCI_MANIFEST, Manifest
 from sekisho.registry import Registry
 from sekisho.releases.artifact import release_repository
 from sekisho.releases.closure import fetch_closure, statements_of
+from sekisho.releases.judgement import judgement_tag
 from sekisho.releases.rules import Requirement, VerifiedRelease, verify_closure
 
 
@@ -91,7 +92,7 @@ def copy_release(
         tag = f"release-{release.revision.commit}"
         _put_manifest(target, repository, verified, offer.release, tag=tag)
         if verified.judged:
-            _put_manifest(target, repository, verified, verified.judged)
+            _put_manifest(target, repository, verified, verified.judged, tag=judgement_tag(verified.judged))
         _put_referrers(target, repository, verified, *statements_of(offer))
         # For cosign the summary stands beside the image too, as in the zone that sealed it.
         summary = verified.closure.referrer(offer.summary, "The summary")[1]
@@ -104,8 +105,8 @@ def is_complete(registry: Registry, verified: VerifiedRelease) -> bool:
     """Return whether a registry lists all referrers of a verified release, so that other tools find them as well."""
     release, offer = verified.release, verified.offer
     images, releases = release.image.repository, release_repository(release.app)
-    listed = {item.digest for item in registry.referrers(images, Digest(release.image.digest))}
-    listed |= {item.digest for item in registry.referrers(releases, Digest(offer.release))}
+    listed = {item.digest for item in registry.listed_referrers(images, Digest(release.image.digest))}
+    listed |= {item.digest for item in registry.listed_referrers(releases, Digest(offer.release))}
     return listed >= {*(Digest(evidence.manifest) for evidence in release.evidence), *statements_of(offer)}
 
 

@@ -1,14 +1,15 @@
 """Is this object what the API server of a Kubernetes version would accept? Answered offline. Pure.
 
-The schemas beside this file are cut out of a real API server's OpenAPI document by scripts/kube-schemas: one file for
-each version that the line's zones may run, with the kinds that a workload may have. They are closed, so that a field
-that the server would drop in silence (a misspelt one, or one that a version does not have) is an error here.
+The schemas in kubernetes.json are cut out of Kubernetes' own OpenAPI documents by scripts/kube-schemas, which also says
+where they are from: the kinds that a workload may have, in each version that a zone may run. They are closed, so that a
+field that the server would drop in silence (a misspelt one, or one that a version does not have) is an error here.
+What several versions share stands in the file once, and is compared with an object once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,7 +17,7 @@ from typing import Any
 
 from sekisho.schemas.removed import Removed, removed
 
-__all__ = ["Fault", "Removed", "faults", "knows", "removed", "versions"]
+__all__ = ["Fault", "Removed", "faults", "knows", "release", "removed", "versions"]
 
 _MOST_FAULTS = 20
 _SHOWN = 60
@@ -31,17 +32,20 @@ class Fault:
     message: str
 
 
+def release(version: str) -> tuple[int, ...]:
+    """Return a version (`1.36`) as numbers, for the order of versions."""
+    return tuple(map(int, version.split(".")))
+
+
 @cache
 def versions() -> tuple[str, ...]:
     """Return the Kubernetes versions (`1.36`) whose schemas are here, oldest first."""
-    names = [entry.name for entry in resources.files(__name__).iterdir() if entry.name.startswith("kubernetes-")]
-    found = [name.removeprefix("kubernetes-").removesuffix(".json") for name in names]
-    return tuple(sorted(found, key=lambda version: tuple(map(int, version.split(".")))))
+    return tuple(sorted(_document()["versions"], key=release))
 
 
 def knows(obj: Mapping[str, Any], version: str) -> bool:
     """Return whether a version's schemas have this object's kind."""
-    return _key(obj) in _document(version)["kinds"]
+    return _key(obj) in _document()["versions"][version]["kinds"]
 
 
 def faults(obj: Mapping[str, Any], version: str) -> tuple[Fault, ...]:
@@ -52,7 +56,7 @@ def faults(obj: Mapping[str, Any], version: str) -> tuple[Fault, ...]:
         version: one of `versions()`.
     """
     found: list[Fault] = []
-    for error in _validator(version, _key(obj)).iter_errors(obj):
+    for error in _validator(*_parts(version, _key(obj))).iter_errors(obj):
         found.extend(_faults_of(error))
         if len(found) >= _MOST_FAULTS:
             break
@@ -91,16 +95,42 @@ def _key(obj: Mapping[str, Any]) -> str:
 
 
 @cache
-def _document(version: str) -> dict[str, Any]:
-    text = resources.files(__name__).joinpath(f"kubernetes-{version}.json").read_text(encoding="utf-8")
+def _document() -> dict[str, Any]:
+    text = resources.files(__name__).joinpath("kubernetes.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 
 
 @cache
-def _validator(version: str, key: str) -> Any:
+def _parts(version: str, key: str) -> tuple[str, frozenset[tuple[str, int]]]:
+    """Return the definition that a kind is, and all that it leads to: the same parts mean the same schema."""
+    definitions = _document()["definitions"]
+    root = _document()["versions"][version]["kinds"][key]
+    found: dict[str, int] = {}
+    waiting = [root]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = next(i for i, variant in enumerate(definitions[name]) if version in variant["in"])
+            waiting.extend(_references(definitions[name][found[name]]["schema"]))
+    return root, frozenset(found.items())
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(target := schema.get("$ref"), str):
+            yield target.removeprefix("#/$defs/")
+        for value in schema.values():
+            yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)
+
+
+@cache
+def _validator(root: str, parts: frozenset[tuple[str, int]]) -> Any:
     import jsonschema_rs  # noqa: PLC0415 - 40 ms that `--help` need not pay
 
-    document = _document(version)
-    root = {"$ref": f"#/$defs/{document['kinds'][key]}", "$defs": document["$defs"]}
-    return jsonschema_rs.Draft202012Validator(root)
+    definitions = _document()["definitions"]
+    kept = {name: definitions[name][variant]["schema"] for name, variant in sorted(parts)}
+    return jsonschema_rs.Draft202012Validator({"$ref": f"#/$defs/{root}", "$defs": kept})

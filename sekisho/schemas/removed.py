@@ -1,6 +1,7 @@
 """API versions that Kubernetes has removed, and what to use instead.
 
-Source: https://kubernetes.io/docs/reference/using-api/deprecation-guide/.
+Source: https://kubernetes.io/docs/reference/using-api/deprecation-guide/, and from 1.33 on the difference between the
+published OpenAPI documents of one version and the next (k8s.io/kubernetes, api/openapi-spec/v3), without alpha APIs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Removed:
 
 
 _APPS = ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet")
+_FLOWS = ("FlowSchema", "PriorityLevelConfiguration")
 _TABLE: Mapping[tuple[str, tuple[str, ...]], Removed] = {
     ("extensions/v1beta1", ("DaemonSet", "Deployment", "ReplicaSet")): Removed("1.16", "apps/v1"),
     ("extensions/v1beta1", ("NetworkPolicy",)): Removed("1.16", "networking.k8s.io/v1"),
@@ -35,6 +37,11 @@ _TABLE: Mapping[tuple[str, tuple[str, ...]], Removed] = {
     ("apiextensions.k8s.io/v1beta1", ("CustomResourceDefinition",)): Removed("1.22", "apiextensions.k8s.io/v1"),
     ("admissionregistration.k8s.io/v1beta1", ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")):
         Removed("1.22", "admissionregistration.k8s.io/v1"),
+    ("apiregistration.k8s.io/v1beta1", ("APIService",)): Removed("1.22", "apiregistration.k8s.io/v1"),
+    ("authentication.k8s.io/v1beta1", ("TokenReview",)): Removed("1.22", "authentication.k8s.io/v1"),
+    ("authorization.k8s.io/v1beta1", ("LocalSubjectAccessReview", "SelfSubjectAccessReview", "SubjectAccessReview")):
+        Removed("1.22", "authorization.k8s.io/v1"),
+    ("certificates.k8s.io/v1beta1", ("CertificateSigningRequest",)): Removed("1.22", "certificates.k8s.io/v1"),
     ("coordination.k8s.io/v1beta1", ("Lease",)): Removed("1.22", "coordination.k8s.io/v1"),
     ("scheduling.k8s.io/v1beta1", ("PriorityClass",)): Removed("1.22", "scheduling.k8s.io/v1"),
     ("storage.k8s.io/v1beta1", ("CSIDriver", "CSINode", "StorageClass", "VolumeAttachment")): Removed(
@@ -49,6 +56,13 @@ _TABLE: Mapping[tuple[str, tuple[str, ...]], Removed] = {
     ("autoscaling/v2beta1", ("HorizontalPodAutoscaler",)): Removed("1.25", "autoscaling/v2"),
     ("autoscaling/v2beta2", ("HorizontalPodAutoscaler",)): Removed("1.26", "autoscaling/v2"),
     ("storage.k8s.io/v1beta1", ("CSIStorageCapacity",)): Removed("1.27", "storage.k8s.io/v1"),
+    ("flowcontrol.apiserver.k8s.io/v1beta1", _FLOWS): Removed("1.26", "flowcontrol.apiserver.k8s.io/v1"),
+    ("flowcontrol.apiserver.k8s.io/v1beta2", _FLOWS): Removed("1.29", "flowcontrol.apiserver.k8s.io/v1"),
+    ("flowcontrol.apiserver.k8s.io/v1beta3", _FLOWS): Removed("1.32", "flowcontrol.apiserver.k8s.io/v1"),
+    ("admissionregistration.k8s.io/v1beta1", ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")):
+        Removed("1.34", "admissionregistration.k8s.io/v1"),
+    ("networking.k8s.io/v1beta1", ("IPAddress", "ServiceCIDR")): Removed("1.37", "networking.k8s.io/v1"),
+    ("storage.k8s.io/v1beta1", ("VolumeAttributesClass",)): Removed("1.37", "storage.k8s.io/v1"),
 }  # fmt: skip
 
 

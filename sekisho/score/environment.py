@@ -120,7 +120,7 @@ def _output(workload: Workload, reference: Reference, pointer: str, problems: li
     elif not rest:
         message = f"{reference.text} names a resource, but none of its outputs."
         problems.append(workload.problem(pointer, message, f"Write ${{resources.{name}.OUTPUT}}."))
-    elif (known is not None and output not in known) or not _SECRET_KEY.fullmatch(output):
+    elif (known is not None and output not in known) or not _SECRET_KEY.fullmatch(output) or output.startswith(".."):
         message = f"{reference.text}: a {resource.type} has no output {output[:60]!r}."
         remedy = f"Its outputs: {', '.join(known)}." if known else "Name one output, such as host."
         problems.append(workload.problem(pointer, message, remedy))

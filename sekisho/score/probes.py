@@ -68,18 +68,29 @@ def _handler(workload: Workload, container: Container, which: str, problems: lis
         return {"exec": {"command": list(probe["exec"]["command"])}}
     get = probe["httpGet"]
     path = get["path"] if get["path"].startswith("/") else f"/{get['path']}"
-    headers = [{"name": header["name"], "value": header["value"]} for header in get.get("httpHeaders", [])]
-    for index, header in enumerate(headers):
-        if "_" in header["name"]:
-            message = "Score allows '_' in a header's name, Kubernetes does not."
-            problems.append(workload.problem(f"{pointer}/httpGet/httpHeaders/{index}/name", message, "Use '-'."))
-    if "host" in get:
-        # As a header only: Kubernetes' own field would let a workload point the node's kubelet anywhere.
-        if any(header["name"].lower() == "host" for header in headers):
-            message = "The host stands here twice, as host and as a header."
-            problems.append(workload.problem(f"{pointer}/httpGet", message, "Keep one of the two."))
-        headers.append({"name": "Host", "value": get["host"]})
+    headers = _headers(workload, get, f"{pointer}/httpGet", problems)
     found: dict[str, Any] = {"path": path, "port": get["port"], "scheme": get.get("scheme", "HTTP")}
     if headers:
         found["httpHeaders"] = headers
     return {"httpGet": found}
+
+
+def _headers(workload: Workload, get: Mapping[str, Any], pointer: str, problems: list[Problem]) -> list[dict[str, str]]:
+    headers = [{"name": header["name"], "value": header["value"]} for header in get.get("httpHeaders", [])]
+    unsent = "It holds a line break or a tab, and no probe could be sent."
+    for index, header in enumerate(headers):
+        here = f"{pointer}/httpHeaders/{index}"
+        if "_" in header["name"]:
+            message = "Score allows '_' in a header's name, Kubernetes does not."
+            problems.append(workload.problem(f"{here}/name", message, "Use '-'."))
+        if not header["value"].isprintable():
+            problems.append(workload.problem(f"{here}/value", unsent, "Keep it on one line."))
+    if "host" not in get:
+        return headers
+    # As a header only: Kubernetes' own field would let a workload point the node's kubelet anywhere.
+    if any(header["name"].lower() == "host" for header in headers):
+        message = "The host stands here twice, as host and as a header."
+        problems.append(workload.problem(pointer, message, "Keep one of the two."))
+    if not get["host"].isprintable():
+        problems.append(workload.problem(f"{pointer}/host", unsent, "Keep it on one line."))
+    return [*headers, {"name": "Host", "value": get["host"]}]

@@ -27,6 +27,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE = frozenset({"true", "True", "TRUE"})
 _FALSE = frozenset({"false", "False", "FALSE"})
+_NUMERIC = frozenset("0123456789+-.")
+"""What a number begins with."""
 _INTEGER = re.compile(r"[-+]?[0-9]{1,20}|0o[0-7]{1,20}|0x[0-9a-fA-F]{1,16}")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]{1,40}|[0-9]{1,40}(?:\.[0-9]{0,40})?)(?:[eE][-+]?[0-9]{1,3})?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
@@ -198,6 +200,8 @@ class _Reader:
             return None
         if text in _TRUE or text in _FALSE:
             return text in _TRUE
+        if text[0] not in _NUMERIC:
+            return text
         if _NOT_FINITE.fullmatch(text):
             raise self._refuse(event, f"{text} is not a number that JSON knows.", pointer, "Put it in quotes.")
         if _INTEGER.fullmatch(text):
@@ -208,7 +212,8 @@ class _Reader:
             return number
         if _FLOAT.fullmatch(text):
             real = float(text)
-            if not math.isfinite(real):
+            # Beyond this every float is a whole number, which canonical JSON writes out and then cannot read again.
+            if not math.isfinite(real) or abs(real) > MAX_INTEGER:
                 raise self._refuse(event, f"{text} is too big for a number.", pointer, "Put it in quotes.")
             return real
         return text

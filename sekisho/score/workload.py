@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,12 +13,12 @@ from sekisho.score.placeholders import PlaceholderError, Reference, resolve
 from sekisho.score.quantity import memory_bytes, milli_cpus
 from sekisho.score.schema import schema_problems
 from sekisho.score.source import Problem, Problems, Source, read_document, step
+from sekisho.score.targets import target_problems
 
 Ready = Literal["started", "healthy", "complete"]
 
 _MOST = 2**53
 """Of bytes or thousandths of a CPU; canonical JSON and the API server are exact up to here."""
-_RESERVED_TARGETS = ("/proc", "/sys", "/dev", "/bindings", "/run/secrets", "/var/run/secrets")
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,7 @@ def _container(
         liveness=body.get("livenessProbe"),
         readiness=body.get("readinessProbe"),
     )
-    problems.extend(_target_problems(source, container))
+    problems.extend(target_problems(source, container.files, container.mounts))
     problems.extend(_compute_problems(source, container))
     return container
 
@@ -269,22 +268,6 @@ def _text_or_bytes(data: bytes) -> str | bytes:
 
 def _mount(target: str, entry: dict[str, Any], pointer: str) -> Mount:
     return Mount(target, entry["source"], entry.get("path", ""), entry.get("readOnly", False), pointer)
-
-
-def _target_problems(source: Source, container: Container) -> Iterator[Problem]:
-    seen: set[str] = set()
-    entries: tuple[File | Mount, ...] = (*container.files, *container.mounts)
-    for entry in entries:
-        target = entry.target
-        if not target.startswith("/") or target == "/" or posixpath.normpath(target) != target or ":" in target:
-            yield source.problem(
-                entry.pointer, "The target is not a plain absolute path.", "Write it as /app/settings."
-            )
-        elif any(target == place or target.startswith(f"{place}/") for place in _RESERVED_TARGETS):
-            yield source.problem(entry.pointer, "This place belongs to the platform.", "Choose another target.")
-        if target in seen:
-            yield source.problem(entry.pointer, "Two entries have this target.", "Keep one of the two.")
-        seen.add(target)
 
 
 def _compute_problems(source: Source, container: Container) -> Iterator[Problem]:

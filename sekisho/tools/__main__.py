@@ -7,9 +7,11 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any, get_args
 
 from sekisho.errors import SekishoError
 from sekisho.tools.ensure import ToolStatus, ensure, report
+from sekisho.tools.lock import Group
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 sys.stderr.write(f"[{time.monotonic() - started:6.1f} s] {line}\n")
                 sys.stderr.flush()
 
-            statuses = ensure(tell, names=options.names, thorough=options.verify)
+            statuses = ensure(tell, names=options.names, group=options.group, thorough=options.verify)
         else:
-            statuses = report()
+            statuses = report(group=options.group)
     except SekishoError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -44,11 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sekisho.tools", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    group: dict[str, Any] = {
+        "choices": get_args(Group),
+        "default": "line",
+        "help": "what the zones need, or what only the tests need",
+    }
     bring = commands.add_parser("ensure", help="fetch or build what is missing")
     bring.add_argument("names", nargs="*", metavar="NAME", help="only these fetched or built tools")
+    bring.add_argument("--group", **group)
     bring.add_argument("--verify", action="store_true", help="compute every digest again")
     bring.add_argument("--json", action="store_true", help="print the statuses as JSON")
     show = commands.add_parser("list", help="say where each tool is, in which version; changes nothing")
+    show.add_argument("--group", **group)
     show.add_argument("--json", action="store_true", help="print the statuses as JSON")
     show.set_defaults(names=[])
     return parser

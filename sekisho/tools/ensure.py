@@ -25,7 +25,7 @@ from sekisho.model import Document
 from sekisho.tools import gobuild, manifest, upstream
 from sekisho.tools.locate import bin_directory, find_scanner, find_system, scanner_seen, version_of
 from sekisho.tools.lock import (
-    CHECKSUM_SUFFIX,
+    Group,
     Lock,
     Pin,
     Source,
@@ -61,12 +61,15 @@ class ToolStatus(Document):
     """Empty when the tool can be used."""
 
 
-def ensure(progress: Say, *, names: Iterable[str] = (), thorough: bool = False) -> tuple[ToolStatus, ...]:
+def ensure(
+    progress: Say, *, names: Iterable[str] = (), group: Group = "line", thorough: bool = False
+) -> tuple[ToolStatus, ...]:
     """Bring every tool that is missing, and report on all of them.
 
     Args:
         progress: told, a line at a time, what happens and how long it takes.
-        names: only these fetched or built tools; all of them when empty.
+        names: only these fetched or built tools; all of the group when empty.
+        group: `line` for what the zones need, `test` for what the tests need beside it.
         thorough: compute every digest again, also of files that were not touched since.
 
     Returns:
@@ -78,7 +81,7 @@ def ensure(progress: Say, *, names: Iterable[str] = (), thorough: bool = False) 
         PermanentError: a tool can neither be downloaded nor built; the directory cannot be written.
     """
     lock = load_lock()
-    wanted = _chosen(lock, frozenset(names))
+    wanted = _chosen(lock, frozenset(names), group)
     directory = bin_directory()
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -90,18 +93,29 @@ def ensure(progress: Say, *, names: Iterable[str] = (), thorough: bool = False) 
         _remember_scanner(directory, progress)
     except OSError as error:
         raise _for_people(error, directory) from error
-    return report(took=took, versions=False)
+    return report(took=took, versions=False, wanted=wanted, group=group)
 
 
-def report(*, took: dict[str, float] | None = None, versions: bool = True) -> tuple[ToolStatus, ...]:
-    """Say where every tool is, without changing anything.
+def report(
+    *,
+    took: dict[str, float] | None = None,
+    versions: bool = True,
+    wanted: tuple[Work, ...] = (),
+    group: Group = "line",
+) -> tuple[ToolStatus, ...]:
+    """Say where every tool of a group is, without changing anything.
 
     Args:
         took: seconds that were spent on a tool just now.
         versions: ask the distribution's tools for their versions, which costs a process each.
+        wanted: fetched or built tools of other groups that are reported as well.
+        group: whose tools.
     """
     lock = load_lock()
-    managed = [_managed_status(source, pin, (took or {}).get(pin.name, 0.0)) for source, pin in lock.managed()]
+    own = [work for work in lock.managed() if work[0].group == group or work in wanted]
+    managed = [_managed_status(source, pin, (took or {}).get(pin.name, 0.0)) for source, pin in own]
+    if group != "line":
+        return tuple(managed)
     found = [(system, find_system(system)) for system in lock.system]
     asked = [(path, system.version_argument if versions else "") for system, path in found if path is not None]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -120,14 +134,16 @@ def report(*, took: dict[str, float] | None = None, versions: bool = True) -> tu
     return (*managed, _scanner_status(lock), *systems)
 
 
-def _chosen(lock: Lock, names: frozenset[str]) -> tuple[Work, ...]:
+def _chosen(lock: Lock, names: frozenset[str], group: Group) -> tuple[Work, ...]:
     known = {pin.name for _, pin in lock.managed()}
     if unknown := names - known:
         raise UsageError(
             f"Not a tool that is fetched or built: {', '.join(sorted(unknown))}.",
             remedy=f"These are: {', '.join(sorted(known))}.",
         )
-    return tuple((source, pin) for source, pin in lock.managed() if not names or pin.name in names)
+    return tuple(
+        (source, pin) for source, pin in lock.managed() if (pin.name in names if names else source.group == group)
+    )
 
 
 def _missing(directory: Path, wanted: Iterable[Work], *, thorough: bool) -> list[Missing]:
@@ -183,7 +199,7 @@ def _bring_one(run: _Run, source: Source, pin: Pin, say: Say) -> None:
             how = _built(run, source, pin, part, say)
             recipe = gobuild.recipe(source, pin, module_directory(source))
         part.chmod(0o755)
-        reported = version_of(part, "--version")
+        reported = version_of(part, pin.version_argument)
         if reported != source.version:
             raise PermanentError(
                 f"{pin.name} reports version {reported or 'nothing'}, but {source.version} is pinned.",
@@ -204,7 +220,8 @@ def _reachable(lock: Lock, missing: list[Missing], arch: str, say: Say) -> froze
     if choice == "build":
         reach = dict.fromkeys(urls, upstream.Reach(ok=False, why=f"{CHOICE}=build"))
     else:
-        reach = upstream.probe(urls)
+        reach = dict.fromkeys(urls, upstream.Reach(ok=False, why="none is published"))
+        reach |= upstream.probe({name: url for name, url in urls.items() if url})
     lost = [name for name in sorted(urls) if name != "go" and not reach[name].ok]
     if lost and choice == "download":
         raise TemporaryError(
@@ -229,7 +246,7 @@ def _downloaded(source: Source, pin: Pin, arch: str, part: Path, say: Say) -> st
     archive = part.with_name(f".{pin.name}.archive.{os.getpid()}{manifest.PART_SUFFIX}") if source.member else part
     pinned = pin.sha256.get(arch, "")
     try:
-        upstream.download(url, archive, pinned or upstream.published_checksum(url + CHECKSUM_SUFFIX))
+        upstream.download(url, archive, pinned or _published(source, pin, arch))
         if source.member:
             upstream.unpack_member(archive, source.member, part)
     except TemporaryError as error:
@@ -241,6 +258,11 @@ def _downloaded(source: Source, pin: Pin, arch: str, part: Path, say: Say) -> st
         if source.member:
             archive.unlink(missing_ok=True)
     return f"downloaded from {url}, checksum {'pinned' if pinned else 'published beside it'}"
+
+
+def _published(source: Source, pin: Pin, arch: str) -> str:
+    name = source.url(pin, arch).rpartition("/")[2] if source.checksums else ""
+    return upstream.published_checksum(source.checksum_url(pin, arch), name)
 
 
 def _built(run: _Run, source: Source, pin: Pin, part: Path, say: Say) -> str:
@@ -264,7 +286,7 @@ def _managed_status(source: Source, pin: Pin, seconds: float) -> ToolStatus:
         path=str(path),
         how=entry.how if entry else "",
         seconds=round(seconds, 1),
-        problem=f"{why}; run scripts/setup" if why else "",
+        problem=f"{why}; run {source.remedy}" if why else "",
     )
 
 

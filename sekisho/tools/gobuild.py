@@ -22,7 +22,6 @@ from sekisho.tools.lock import GoVersion, Pin, Source, parse_go_version
 
 BUILD_SECONDS = 7200
 _PROGRESS_SECONDS = 30
-_MODULE_FILES = ("go.mod", "go.sum", "tools.go")
 _KEPT = ("HOME", "PATH", "TMPDIR", "LANG", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _FROM_GO = ("GOPROXY", "GOSUMDB", "GOPATH", "GOMODCACHE", "GOCACHE")
 _PUBLIC_SUMDB = "sum.golang.org"
@@ -96,8 +95,12 @@ def linker_flags(source: Source) -> str:
 
 def recipe(source: Source, tool: Pin, modules: Path) -> str:
     """Return the digest of all that decides a build but the toolchain: module pins, package, flags."""
-    files = {name: hashlib.sha256((modules / name).read_bytes()).hexdigest() for name in _MODULE_FILES}
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _module_files(modules)}
     return hashlib.sha256(canonical([tool.package, linker_flags(source), files])).hexdigest()
+
+
+def _module_files(modules: Path) -> list[Path]:
+    return [modules / "go.mod", modules / "go.sum", *sorted(modules.glob("*.go"))]
 
 
 def build(
@@ -126,8 +129,8 @@ def build(
     """
     directory = work / source.directory
     directory.mkdir(parents=True, exist_ok=True)
-    for name in _MODULE_FILES:
-        shutil.copyfile(modules / name, directory / name)
+    for path in _module_files(modules):
+        shutil.copyfile(path, directory / path.name)
     log = work / "logs" / f"{tool.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [

@@ -44,11 +44,12 @@ def tool(name: str) -> Path:
     lock = load_lock()
     if name == lock.scanner.name:
         return trivy()[0]
-    if any(pin.name == name for _, pin in lock.managed()):
-        path = bin_directory() / name
-        if path.is_file() and os.access(path, os.X_OK):
-            return path
-        raise PermanentError(f"{name} is not installed.", where=str(path), remedy=_SETUP)
+    for source, pin in lock.managed():
+        if pin.name == name:
+            path = bin_directory() / name
+            if path.is_file() and os.access(path, os.X_OK):
+                return path
+            raise PermanentError(f"{name} is not installed.", where=str(path), remedy=f"Run {source.remedy}.")
     for system in lock.system:
         if system.name == name:
             found = find_system(system)

@@ -27,6 +27,8 @@ _GO_VERSION = re.compile(r"\bgo(\d+)\.(\d+)(?:\.(\d+))?")
 _GO_LINE = re.compile(r"^go (\d+)\.(\d+)(?:\.(\d+))?$", re.MULTILINE)
 
 GoVersion = tuple[int, int, int]
+Group = Literal["line", "test"]
+"""What the zones need, and what only the tests need."""
 
 
 class Pin(Document):
@@ -37,6 +39,7 @@ class Pin(Document):
     """Import path of the command."""
     minutes: int
     """Roughly how long a build takes with two cores and a cold cache."""
+    version_argument: str = "--version"
     sha256: dict[str, str] = Field(default_factory=dict)
     """Architecture to hexadecimal digest of the official download; where given, no published checksum is read."""
 
@@ -46,10 +49,14 @@ class Source(Document):
 
     name: str
     version: str
-    base: str
-    mirror: str
+    group: Group = "line"
+    base: str = ""
+    """Empty where nothing is published that could be downloaded: then it is always built."""
+    mirror: str = ""
     """Environment variable with another base URL."""
-    path: str
+    path: str = ""
+    checksums: str = ""
+    """Path of the file with the checksums of all downloads; empty where each has a file of its own beside it."""
     member: str = ""
     """Name of the binary inside the archive; empty where the download is the binary."""
     module: str
@@ -60,8 +67,21 @@ class Source(Document):
     tools: tuple[Pin, ...]
 
     def url(self, tool: Pin, arch: str) -> str:
-        """Return the address of the tool's official download, or of the mirror's."""
+        """Return the address of the tool's official download, or of the mirror's; empty where there is none."""
+        if not self.base:
+            return ""
         return download_url(self.base, self.mirror, self.path, version=self.version, arch=arch, name=tool.name)
+
+    def checksum_url(self, tool: Pin, arch: str) -> str:
+        """Return the address of the file that holds the download's checksum."""
+        if not self.checksums:
+            return self.url(tool, arch) + CHECKSUM_SUFFIX
+        return download_url(self.base, self.mirror, self.checksums, version=self.version, arch=arch, name=tool.name)
+
+    @property
+    def remedy(self) -> str:
+        """What brings a tool of this source that is missing."""
+        return "scripts/setup" if self.group == "line" else f"python -m sekisho.tools ensure --group {self.group}"
 
 
 class GoPin(Document):

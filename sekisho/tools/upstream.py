@@ -27,7 +27,7 @@ PROBE_SECONDS = 3.0
 SOCKET_SECONDS = 30.0
 DOWNLOAD_SECONDS = 1200.0
 DOWNLOAD_LIMIT = 512 << 20
-_CHECKSUM_LIMIT = 4096
+_CHECKSUM_LIMIT = 1 << 16
 _CHUNK = 1 << 18
 _HEX = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{64}(?![0-9a-fA-F])")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -78,8 +78,12 @@ def _head(url: str, limit: float) -> Reach:
         return Reach(ok=False, why=_brief(error))
 
 
-def published_checksum(url: str) -> str:
+def published_checksum(url: str, name: str = "") -> str:
     """Return the hexadecimal sha256 that a checksum file gives.
+
+    Args:
+        url: address of the file.
+        name: the file to look for, where the checksums of several stand in one.
 
     Raises:
         TemporaryError: it cannot be fetched, or holds no digest.
@@ -89,9 +93,11 @@ def published_checksum(url: str) -> str:
             text = response.read(_CHECKSUM_LIMIT).decode("utf-8", "replace")
     except _FAULTS as error:
         raise TemporaryError(f"The checksum cannot be fetched: {_brief(error)}", where=url) from error
-    match = _HEX.search(text)
+    lines = [line for line in text.splitlines() if not name or line.split()[1:] in ([name], [f"*{name}"])]
+    match = _HEX.search("\n".join(lines))
     if match is None:
-        raise TemporaryError("The checksum file holds no sha256 digest.", where=url)
+        of = f" of {name}" if name else ""
+        raise TemporaryError(f"The checksum file holds no sha256 digest{of}.", where=url)
     return match[0].lower()
 
 

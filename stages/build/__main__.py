@@ -20,7 +20,7 @@ from typing import Any
 
 from sekisho.builds import load_builds
 from sekisho.embedded.netns import call_in, namespace
-from sekisho.errors import SekishoError
+from sekisho.errors import Refusal, SekishoError
 from sekisho.images import push_layout
 from sekisho.images.layout import lock_path
 from sekisho.registry import Registry
@@ -31,6 +31,8 @@ from stages.build.compose import Origin
 from stages.build.image import Builder, Built
 from stages.build.indexes import Indexes
 from stages.build.resolver import Resolver
+from stages.build.sandbox import Command
+from stages.build.steps import needed
 from stages.trees import check_name
 
 _TIME = 1_700_000_000
@@ -63,6 +65,20 @@ class Bench:
             SekishoError: as the line would say it.
         """
         return call_in(namespace(Zone.BUILD), lambda: self._build(folder.resolve(), name or folder.name, resolved))
+
+    def idle(self, built: Built) -> float:
+        """Return the seconds of a container that does nothing, in the image in which something was built."""
+        tools = needed(built.planned.tools)
+
+        def run() -> float:
+            with tempfile.TemporaryDirectory(dir=self._builder.work, prefix="idle-") as scratch:
+                start = time.monotonic()
+                self._builder.sandbox.run(
+                    self._builder.base(tools), tools.repository, Command(("true",)), Path(scratch) / "output.tar"
+                )
+                return time.monotonic() - start
+
+        return call_in(namespace(Zone.BUILD), run)
 
     def _build(self, folder: Path, name: str, resolved: Mapping[str, bytes]) -> tuple[Built, float]:
         builder = self._builder
@@ -131,6 +147,24 @@ def report(built: Built, seconds: float) -> dict[str, Any]:
     }
 
 
+def write_locks(folder: Path, resolved: Mapping[str, bytes]) -> None:
+    """Write lock files that were resolved into a folder.
+
+    Raises:
+        Refusal: something of that name is there, a link for example, through which nothing is written.
+    """
+    for path, data in resolved.items():
+        try:
+            with (folder / path).open("xb") as file:
+                file.write(data)
+        except FileExistsError as error:
+            raise Refusal(
+                f"There is a {path}, which is no lock.",
+                where=str(folder),
+                remedy="Rename it first, then run this again.",
+            ) from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -141,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--policies", type=Path, default=Path(__file__).resolve().parents[2] / "policies")
     parser.add_argument("--cold", action="store_true", help="empty the cache first")
     parser.add_argument("--name", default="", help="name of the image below bench/")
+    parser.add_argument("--write-lock", action="store_true", help="write lock files that were resolved into FOLDER")
     parser.add_argument("--logs", action="store_true", help="print the end of each step's log")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
@@ -149,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shutil.rmtree(options.cache)
     try:
         built, seconds = build_folder(options.folder, cache=options.cache, policies=options.policies, name=options.name)
+        if options.write_lock:
+            write_locks(options.folder, built.resolved)
     except SekishoError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

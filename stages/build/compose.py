@@ -43,6 +43,11 @@ class Base:
         """Digest of each layer's tar."""
         return tuple(self.config["rootfs"]["diff_ids"])
 
+    @property
+    def launcher(self) -> tuple[str, ...]:
+        """What this image puts in front of every command: its entrypoint, where that ends with `--`."""
+        return _launcher(self.config)
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -84,6 +89,11 @@ class Composed:
 def source_uri(revision: Revision) -> str:
     """Return the zone-neutral URI of a workload's repository."""
     return f"git+https://{SOURCE_HOST}/{revision.app}.git"
+
+
+def _launcher(config: Mapping[str, Any]) -> tuple[str, ...]:
+    words = tuple((config.get("config") or {}).get("Entrypoint") or ())
+    return words if words[-1:] == ("--",) else ()
 
 
 def read_base(name: str, digest: str, manifest: Manifest, config: bytes) -> Base:
@@ -130,7 +140,7 @@ def image_config(base: Base, layers: Sequence[Layer], runtime: Runtime, origin: 
     run["WorkingDir"] = runtime.directory
     run["User"] = USER
     if runtime.command:
-        run["Entrypoint"] = list(runtime.command)
+        run["Entrypoint"] = [*base.launcher, *runtime.command]
         run.pop("Cmd", None)
     run["Labels"] = {**(run.get("Labels") or {}), **origin_labels(base, origin)}
     added = [layer for layer in layers if layer.kind != "base"]
@@ -193,7 +203,8 @@ def only_base_changed(before: Composed, after: Composed) -> None:
     if _own(before) != _own(after):
         raise _differs("the workload's layers", after.base)
     configs = (before.config, after.config, before.base.config, after.base.config)
-    runs = [_run(config) for config in configs]
+    bases = (before.base, after.base) * 2
+    runs = [_run_by_itself(config, base) for config, base in zip(configs, bases, strict=True)]
     _check_same("config", [dict(config) for config in configs], after.base)
     _check_same("config", runs, after.base)
     _check_same("environment", [_environment(run) for run in runs], after.base)
@@ -227,6 +238,16 @@ def _own(image: Composed) -> list[tuple[Any, ...]]:
 
 def _run(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: item for key, item in (config.get("config") or {}).items() if key not in _FORBIDDEN}
+
+
+def _run_by_itself(config: Mapping[str, Any], base: Base) -> dict[str, Any]:
+    """Return how an image runs, with the entrypoint as it stands behind the standard image's launcher."""
+    run = _run(config)
+    words = tuple(run.pop("Entrypoint", None) or ())
+    count = len(base.launcher)
+    if words[:count] != base.launcher:
+        raise _differs("config: Entrypoint", base)
+    return {**run, "Entrypoint": words[count:]}
 
 
 def _environment(run: Mapping[str, Any]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from stages.build.languages import LANGUAGES
 from stages.build.materials import Fetcher
 from stages.build.planning import Draft, Planned, Standards, Unresolved, draft, placed, unsatisfied
 from stages.build.project import Project
-from stages.build.resolution import Resolve, resolve
+from stages.build.resolution import Resolve, Resolved, resolve
 from stages.build.sandbox import Sandbox
 from stages.build.steps import Job, Made, Workshop
 from stages.build.store import Store
@@ -99,7 +99,7 @@ class Builder:
         """
         return placed(project, found or self.draft(project), self.standard, self.rules)
 
-    def resolve(self, unresolved: Unresolved) -> dict[str, bytes]:
+    def resolve(self, unresolved: Unresolved) -> Resolved:
         """Make the lock files of a workload that has none."""
         with full_disk_said():
             return resolve(self.shop, unresolved, self._resolver, self.work)
@@ -121,7 +121,7 @@ class Builder:
         project = Project(folder, dict(resolved))
         plan = self.plan(project)
         if isinstance(plan, Unresolved):
-            resolved = {**resolved, **self.resolve(plan)}
+            resolved = {**resolved, **self.resolve(plan).files}
             plan = self.plan(project.with_files(resolved))
         if isinstance(plan, Unresolved):
             raise unsatisfied(plan)
@@ -158,6 +158,7 @@ class Builder:
             locked=locked,
             lock="listed" if planned.plan.listed_by else "committed",
             notes=planned.notes,
+            launcher=self.known_base(planned.run).launcher,
         )
 
     def compose(

@@ -156,7 +156,8 @@ class Unlocked:
     JSON, `{"format": "sekisho.dev/recorded/v1", "files": {"maven/<path>": "sha256:<hex>", …}}`, canonical."""
     decided_by: tuple[str, ...] | None = None
     """Files of the workload that decide what is resolved (`pom.xml`); None: all of it may. Where they are as in an
-    earlier commit of the same app, the line may take that commit's record instead of asking the index again."""
+    earlier commit of the same app, the line takes that commit's record (`record_as`) instead of resolving again, if
+    nothing is in it that changes in an index."""
 
 
 class Language(Protocol):

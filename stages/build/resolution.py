@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -52,6 +53,11 @@ class Resolver(Protocol):
         """Why something could not be served."""
         ...
 
+    @property
+    def lasting(self) -> bool:
+        """Whether all that was served is of a kind that never changes in an index."""
+        ...
+
 
 Resolve = Callable[[Sequence[str]], AbstractContextManager[Resolver]]
 
@@ -68,15 +74,34 @@ class Resolution(Document):
     """Digest of the standard image whose package manager resolved."""
     files: dict[str, str]
     """Path of each lock file, relative to the workload, and its digest."""
+    first: str = ""
+    """The earlier commit that it was resolved for, where what decides it has not changed since; empty: this one."""
 
     @property
     def note(self) -> str:
         """One sentence for people."""
         shown = ", ".join(f"{path} {hex_of(digest)[:12]}" for path, digest in sorted(self.files.items()))
+        if self.first:
+            return (
+                f"No lock file was committed: the lock that the line resolved for {self.first[:12]} ({shown}) stands, "
+                "because nothing that decides it has changed."
+            )
         return f"No lock file was committed: the line resolved the packages and kept the lock ({shown}) as evidence."
 
 
-def resolve(shop: Workshop, unresolved: Unresolved, proxy: Resolve, scratch: Path) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Resolved:
+    """Lock files of a workload that committed none."""
+
+    files: Mapping[str, bytes]
+    lasting: bool = False
+    """Whether another commit with the same manifests may take them: the manifests alone decide them, and what they
+    name never changes in an index. A range of versions is asked for anew, so that mended ones come in."""
+    first: str = ""
+    """The earlier commit that they were made for."""
+
+
+def resolve(shop: Workshop, unresolved: Unresolved, proxy: Resolve, scratch: Path) -> Resolved:
     """Run a language's package manager once, and return the lock files that it made.
 
     Raises:
@@ -115,7 +140,7 @@ def resolve(shop: Workshop, unresolved: Unresolved, proxy: Resolve, scratch: Pat
                 raise Refusal(f"{wanted[entry.path]} is no plain file of at most {_LOCK_LIMIT >> 20} MiB.", where=what)
             with opened(entry) as file:
                 found[wanted[entry.path]] = file.read(entry.size)
-        recorded = dict(index.recorded)
+        recorded, lasting = dict(index.recorded), index.lasting
     missing = sorted(set(unlocked.produces) - found.keys())
     if missing:
         raise Refusal(
@@ -123,7 +148,7 @@ def resolve(shop: Workshop, unresolved: Unresolved, proxy: Resolve, scratch: Pat
         )
     if unlocked.record_as:
         found[unlocked.record_as] = canonical({"format": _RECORDED, "files": recorded})
-    return found
+    return Resolved(found, lasting=lasting and bool(unlocked.record_as) and unlocked.decided_by is not None)
 
 
 def find_resolution(
@@ -134,7 +159,30 @@ def find_resolution(
     Raises:
         Refusal: what stands in its place is not a resolution.
     """
-    raw = registry.get_manifest(repository, _tag(revision, unresolved))
+    found = _read(registry, repository, _tag(revision, unresolved))
+    if found is not None and (found[0].app, found[0].commit) != (revision.app, revision.commit):
+        raise Refusal("The resolution is not about what is in it.", where=repository)
+    return found
+
+
+def find_earlier(registry: Registry, repository: str, revision: Revision, unresolved: Unresolved) -> Resolved | None:
+    """Return what was resolved for an earlier commit of the app, whose manifests were the same; None for nothing.
+
+    Raises:
+        Refusal: what stands in its place is not a resolution.
+    """
+    tag = _lasting_tag(revision, unresolved)
+    kept = _read(registry, repository, tag) if tag else None
+    if kept is None:
+        return None
+    found, files = kept
+    if (found.app, found.path) != (revision.app, revision.path):
+        raise Refusal("The resolution is not about what is in it.", where=repository)
+    return Resolved(files, first=found.commit)
+
+
+def _read(registry: Registry, repository: str, tag: str) -> tuple[Resolution, dict[str, bytes]] | None:
+    raw = registry.get_manifest(repository, tag)
     if raw is None:
         return None
     manifest = Manifest.parse(raw.data, where=repository)
@@ -143,15 +191,16 @@ def find_resolution(
     first, *rest = manifest.layers
     found = Resolution.parse(registry.get_blob(repository, first.digest), where=repository)
     files = {layer.annotations.get(_TITLE, ""): layer.digest for layer in rest}
-    if files != found.files or (found.app, found.commit) != (revision.app, revision.commit):
+    if files != found.files:
         raise Refusal("The resolution is not about what is in it.", where=repository)
     return found, {path: registry.get_blob(repository, digest) for path, digest in files.items()}
 
 
 def keep_resolution(
-    registry: Registry, repository: str, revision: Revision, unresolved: Unresolved, files: Mapping[str, bytes]
+    registry: Registry, repository: str, revision: Revision, unresolved: Unresolved, resolved: Resolved
 ) -> Resolution:
-    """Keep what was resolved, as evidence for this commit."""
+    """Keep what was resolved, as evidence for this commit, and for later ones where it lasts."""
+    files = resolved.files
     found = Resolution(
         app=revision.app,
         commit=revision.commit,
@@ -160,6 +209,7 @@ def keep_resolution(
         version=unresolved.unlocked.version,
         tools=needed(unresolved.tools).digest,
         files={path: digest_of(data) for path, data in sorted(files.items())},
+        first=resolved.first,
     )
     document = found.canonical()
     registry.put_blob(repository, EMPTY)
@@ -170,6 +220,8 @@ def keep_resolution(
         layers.append(Descriptor(LOCK_TYPE, digest_of(data), len(data), annotations={_TITLE: path}))
     manifest = make_manifest(Descriptor.of(EMPTY, OCI_EMPTY), tuple(layers), artifact_type=RESOLUTION_TYPE)
     registry.put_manifest(repository, manifest, OCI_MANIFEST, tag=_tag(revision, unresolved))
+    if resolved.lasting and (lasting := _lasting_tag(revision, unresolved)):
+        registry.put_manifest(repository, manifest, OCI_MANIFEST, tag=lasting)
     return found
 
 
@@ -180,6 +232,20 @@ def _tag(revision: Revision, unresolved: Unresolved) -> str:
          _tools(unresolved.tools)]
     )  # fmt: skip
     return f"resolved-{hex_of(key)[:40]}"
+
+
+def _lasting_tag(revision: Revision, unresolved: Unresolved) -> str:
+    """Return the tag under which later commits look, by all that decides a lock; empty where any file may."""
+    unlocked, step = unresolved.unlocked, unresolved.unlocked.step
+    if unlocked.decided_by is None:
+        return ""
+    decided = {path: digest_of(unresolved.project.read(path) or b"") for path in unlocked.decided_by}
+    line = {name: digest_of(data) for name, data in step.files.items()}
+    key: Digest = digest_of_json(
+        [revision.app, revision.path, unlocked.language, unlocked.version, unlocked.built_in, _tools(unresolved.tools),
+         decided, list(step.command), step.directory, line, dict(step.environment)]
+    )  # fmt: skip
+    return f"lasting-{hex_of(key)[:40]}"
 
 
 def _tools(tools: StandardImage | None) -> str:

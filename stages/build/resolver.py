@@ -91,6 +91,7 @@ class Resolver:
         self._lock = threading.Lock()
         self._recorded: dict[str, str] = {}
         self._failure: SekishoError | None = None
+        self._lasting = True
         self._requests = 0
         self._bytes = 0
 
@@ -134,6 +135,12 @@ class Resolver:
         """
         with self._lock:
             return MappingProxyType(dict(sorted(self._recorded.items())))
+
+    @property
+    def lasting(self) -> bool:
+        """Whether nothing was given but what never changes in an index: no page, no list of versions."""
+        with self._lock:
+            return self._lasting
 
     @property
     def failure(self) -> SekishoError | None:
@@ -248,6 +255,7 @@ class Resolver:
         digest = f"sha256:{sha256}"
         with self._lock:
             self._bytes += size
+            self._lasting &= request.fixed
             before = self._recorded.get(request.key, digest)
             self._recorded[request.key] = digest
         if before != digest and request.fixed:

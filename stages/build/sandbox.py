@@ -32,6 +32,7 @@ from sekisho.errors import Refusal, SekishoError, TemporaryError
 from sekisho.registry import Registry
 from stages.build.compose import Base
 from stages.build.engine import LABEL, Engine
+from stages.build.failures import remedy_of
 
 __all__ = ["INPUTS", "LABEL", "USER", "Command", "Sandbox", "SandboxLimits"]
 
@@ -225,7 +226,7 @@ class Sandbox:
         return Refusal(
             f"The {what} failed with status {shown}.{why} Its last words: {_last_lines(text)}",
             where=what,
-            remedy="Run the step where there is no network and correct it.",
+            remedy=remedy_of(text, self._limits, starved=starved),
         )
 
 

@@ -28,7 +28,7 @@ from stages.build.pack import RECIPE
 from stages.build.planning import Draft, Planned, Unresolved, digest_of_plan, unsatisfied
 from stages.build.project import Project
 from stages.build.provenance import How, provenance
-from stages.build.resolution import Resolution, find_resolution, keep_resolution
+from stages.build.resolution import Resolution, find_earlier, find_resolution, keep_resolution
 from stages.build.steps import STEPS_RECIPE
 from stages.source import workload
 
@@ -170,8 +170,8 @@ class BuildStage:
         """Return the plan; where there is no lock, make it, keep it, and plan by what was kept."""
         plan, resolution = self._plan(subject)
         if isinstance(plan, Unresolved):
-            files = self._builder.resolve(plan)
-            keep_resolution(self._registry, _repository(subject), subject.revision, plan, files)
+            of = (self._registry, _repository(subject), subject.revision, plan)
+            keep_resolution(*of, find_earlier(*of) or self._builder.resolve(plan))
             plan, resolution = self._plan(subject)
         if isinstance(plan, Unresolved):
             raise PermanentError("The registry does not keep the lock that was resolved.", where=_repository(subject))

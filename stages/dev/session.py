@@ -124,7 +124,8 @@ class Session:
                 where=SCORE,
                 remedy="Change the name back, or end this with Ctrl-C and start again.",
             )
-        manifests = render(data, app=self.app, image=made.image.reference, where=SCORE, read=read)
+        image = made.image
+        manifests = render(data, app=self.app, image=image.reference, launcher=image.launcher, where=SCORE, read=read)
         services = Services(self._standard, self.place.root / "secrets")
         met = meet(manifests, self.place.profile, self._vault, services, namespace=self.namespace)
         self._tell_needs(met.bindings)

@@ -7,23 +7,17 @@ the kind `trivy:ignore` have no effect: the objects are written out anew as JSON
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any, Final
 
-from sekisho.canonical import canonical, digest_of_json, hex_of
-from sekisho.errors import Refusal
-from sekisho.model import IMAGE_HOST, Document, Finding, Manifests, Tool
+from sekisho.canonical import canonical, digest_of_json
+from sekisho.model import IMAGE_HOST, Finding, Manifests, Tool
 from stages.scan import parse, trivy
+from stages.scan.kept import kept_findings
 
 _RECIPE: Final = "sekisho-scan-manifests/1"
 _FLAGS: Final = ("--cache-backend", "memory", "--skip-check-update", "--misconfig-scanners", "kubernetes")
-
-
-class _Kept(Document):
-    findings: tuple[Finding, ...]
 
 
 def scan_manifests(binary: Path, manifests: Manifests, cache: Path, tool: Tool) -> tuple[Finding, ...]:
@@ -42,11 +36,10 @@ def scan_manifests(binary: Path, manifests: Manifests, cache: Path, tool: Tool) 
     if not manifests.objects:
         return ()
     key = digest_of_json([_RECIPE, tool.digest, _without_digests(manifests).decode()])
-    kept = cache / "manifests" / f"{hex_of(key)}.json"
-    try:
-        return _Kept.parse(kept.read_bytes()).findings
-    except (OSError, Refusal):
-        pass
+    return kept_findings(cache / "manifests", key, lambda: _found(binary, manifests, cache))
+
+
+def _found(binary: Path, manifests: Manifests, cache: Path) -> tuple[Finding, ...]:
     with tempfile.TemporaryDirectory(prefix="manifests-", dir=cache) as scratch:
         objects, rules = Path(scratch, "objects"), Path(scratch, "rules")
         objects.mkdir()
@@ -58,12 +51,7 @@ def scan_manifests(binary: Path, manifests: Manifests, cache: Path, tool: Tool) 
         report = trivy.scan(binary, "config", str(objects), flags, cache=cache)
     parse.check_report(report, "config")
     parse.check_targets(report, names)
-    findings = parse.merged(parse.misconfigurations(report, names))
-    kept.parent.mkdir(exist_ok=True)
-    part = kept.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
-    part.write_bytes(_Kept(findings=findings).canonical())
-    part.replace(kept)
-    return findings
+    return parse.merged(parse.misconfigurations(report, names))
 
 
 def _write_objects(manifests: Manifests, folder: Path) -> dict[str, str]:

@@ -260,7 +260,10 @@ def purl_of(package: Mapping[str, Any]) -> str:
 
 def _purl(package: Mapping[str, Any]) -> str:
     text = purl_of(package)
-    return normal(text) if text else ""
+    try:
+        return normal(text) if text else ""
+    except ValueError:
+        return ""  # a name of a stranger's: what is locked under it is not found, and that is a finding
 
 
 def owner_of(item: Mapping[str, Any], image: Image | None) -> Owner:

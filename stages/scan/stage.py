@@ -191,7 +191,7 @@ class ScanStage:
         kept = get_record(self._registry, repository, _tag("scan-source", key), SourcePart, signer=self._signer)
         if kept is not None:
             return kept
-        part = scan_source(folder, means.binary, self._cache, means.database, means.own)
+        part = scan_source(folder, (means.binary, means.tool), self._cache, means.database, means.own)
         if not any(parse.lock_gaps(subject.image, part.packages)):
             put_record(self._registry, repository, _tag("scan-source", key), part, signer=self._signer)
         return part
@@ -215,7 +215,7 @@ def scan_tree(
     cache.mkdir(parents=True, exist_ok=True)
     binary, tool = find_trivy()
     with ThreadPoolExecutor(2) as pool:
-        tree = pool.submit(scan_source, path.absolute(), binary, cache, database)
+        tree = pool.submit(scan_source, path.absolute(), (binary, tool), cache, database, committed=False)
         wrong = pool.submit(scan_manifests, binary, manifests, cache, tool) if manifests else None
         return parse.merged([*tree.result().findings, *(wrong.result() if wrong else ())])
 
@@ -223,7 +223,8 @@ def scan_tree(
 def _findings(part: ImagePart, source: SourcePart, wrong: Sequence[Finding], image: Image) -> tuple[Finding, ...]:
     in_image = [item for item in part.findings if item.kind == "secret"]
     rest = [item for item in part.findings if item.kind != "secret"]
-    known = {_about(item) for item in rest if item.kind == "vulnerability"}
+    # What the standard image has and the lock file pins as well is two things, each with its owner.
+    known = {_about(item) for item in rest if item.kind == "vulnerability" and item.owner == "workload"}
     locked = [item for item in source.findings if item.kind != "vulnerability" or _about(item) not in known]
     return parse.merged(
         [

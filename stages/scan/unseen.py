@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from sekisho.errors import PermanentError
 
-_FOLDERS = frozenset({"node_modules", ".git"})
+_MODULES = "node_modules"
+_NEVER_COMMITTED = frozenset({".git", ".venv", _MODULES, "venv"})
 _TOP = frozenset({"proc", "sys", "dev"})
 _NAMES = frozenset({"go.mod", "go.sum", "package-lock.json", "Pipfile.lock", "pnpm-lock.yaml", "yarn.lock"})
 _ENDINGS = frozenset({
@@ -26,12 +27,13 @@ _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TEXT_LIMIT = 64 << 20
 
 
-def lay_out(folder: Path, scratch: Path) -> dict[str, str]:
+def lay_out(folder: Path, scratch: Path, *, committed: bool = True) -> dict[str, str]:
     """Put the files that the scanner would pass over into an empty folder, under names that it reads.
 
     Args:
         folder: the source tree.
         scratch: an empty folder of the scan's own.
+        committed: whether all of the tree is in a commit; a working copy has folders that nobody commits.
 
     Returns:
         Name in `scratch` to path in the tree; empty when there is nothing to look at again.
@@ -41,7 +43,7 @@ def lay_out(folder: Path, scratch: Path) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     try:
-        for path in _files(folder):
+        for path in _files(folder, frozenset() if committed else _NEVER_COMMITTED):
             relative = path.relative_to(folder).as_posix()
             wide = _is_wide(path)
             if wide or passed_over(PurePosixPath(relative)):
@@ -57,19 +59,16 @@ def passed_over(path: PurePosixPath) -> bool:
     """Tell whether the scanner passes over a file of this name when it looks for secrets."""
     folders = path.parts[:-1]
     return (
-        not _FOLDERS.isdisjoint(folders)
-        or (bool(folders) and folders[0] in _TOP)
-        or path.name in _NAMES
-        or path.suffix in _ENDINGS
+        _MODULES in folders or (bool(folders) and folders[0] in _TOP) or path.name in _NAMES or path.suffix in _ENDINGS
     )
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, without: frozenset[str]) -> Iterator[Path]:
     def stop(error: OSError) -> None:
         raise error
 
     for parent, folders, names in os.walk(folder, onerror=stop):
-        folders.sort()
+        folders[:] = sorted(set(folders) - without)
         for name in sorted(names):
             path = Path(parent, name)
             if path.is_file() and not path.is_symlink():

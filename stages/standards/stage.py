@@ -14,7 +14,7 @@ from typing import Final
 from packageurl import PackageURL
 
 from sekisho.canonical import Digest, digest_of_json, hex_of
-from sekisho.errors import PermanentError, TemporaryError
+from sekisho.errors import Held, PermanentError, TemporaryError
 from sekisho.evidence import attach_statement
 from sekisho.keys import Signer
 from sekisho.limits import Limits
@@ -136,7 +136,7 @@ class StandardsStage:
 
         Raises:
             TemporaryError: it is being judged.
-            PermanentError: it has not passed, and whose it is to mend.
+            Held: it has not passed, and whose it is to mend.
         """
         verdict = self._remembered(image)
         if verdict is None:
@@ -304,7 +304,9 @@ class StandardsStage:
         reasons, notes = scan_reasons(
             waiver_name(subject.name), kept.scan, self._limits, at, base=subject.name, base_digest=subject.digest
         )
-        reasons = list(dict.fromkeys([*ends, *reasons]))
+        # Whatever is in a standard image is the platform's to mend, also what it brings along from elsewhere.
+        ours = [item.model_copy(update={"owner": "platform"}) if item.owner else item for item in (*ends, *reasons)]
+        reasons = list(dict.fromkeys(ours))
         known = Counter(str(item.severity) for item in kept.scan.findings if item.kind == "vulnerability")
         return StandardVerdict(
             name=subject.name,
@@ -329,14 +331,15 @@ def waiver_name(name: str) -> str:
     return f"standard-{name}"
 
 
-def _refused(spec: StandardSpec, verdict: StandardVerdict) -> PermanentError:
+def _refused(spec: StandardSpec, verdict: StandardVerdict) -> Held:
     failures = verdict.failures
     shown = "; ".join(reason.message for reason in failures[:_SHOWN])
     more = f"; and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
-    return PermanentError(
+    return Held(
         f"The standard image {spec.name} has not passed its own gate: {shown}{more}",
         where=f"standard/{spec.name}@{verdict.image}",
-        remedy=f"The {spec.owner} mends the image (`sekisho images` shows all); nothing is to be done in the workload.",
+        remedy=f"The {spec.owner} mends the image (`sekisho images {spec.name}` shows how far it is); nothing is to be "
+        "done in the workload.",
     )
 
 

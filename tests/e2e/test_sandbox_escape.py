@@ -18,6 +18,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pip
@@ -25,12 +26,15 @@ import pytest
 
 from sekisho import zones
 from sekisho.builds import BuildRules
-from sekisho.canonical import digest_of, digest_of_file
+from sekisho.canonical import digest_of, digest_of_file, hex_of
 from sekisho.errors import Refusal, TemporaryError
-from sekisho.keys import FileSigner
+from sekisho.evidence import find_statements
+from sekisho.images import open_layout
+from sekisho.keys import FileSigner, TrustRoot, trusted_key
 from sekisho.model import Image, StandardImage
 from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, make_manifest
 from sekisho.registry import Registry
+from sekisho.statements import PROVENANCE
 from stages import source
 from stages.build import Builder, BuildInput, BuildStage
 from stages.build.artifacts import Fetcher
@@ -220,6 +224,11 @@ def test_what_the_step_makes_comes_out_and_nothing_stays(box: Box) -> None:
         pytest.param("test $(id -u) = 0", id="is-root"),
         pytest.param("mount -t tmpfs x /tmp", id="mounts"),
         pytest.param("env | grep -i -E 'key|token|proxy|secret|passw'", id="sees-a-secret"),
+        pytest.param("grep 0000 /proc/net/unix", id="sees-a-socket-of-the-signer"),
+        pytest.param("grep -a -h -E 'dockerd|sekisho|pytest' /proc/[0-9]*/cmdline | grep -a -v grep",
+                     id="sees-the-lines-process"),
+        pytest.param("mount -o remount,rw /in/seed", id="makes-its-input-writable"),
+        pytest.param("ln /in/seed/given.txt /out/given && echo x > /out/given", id="writes-its-input-by-a-hard-link"),
         pytest.param("ls /dev/sd* /dev/vd* /dev/nvme* /dev/mem /dev/kmsg", id="sees-a-device"),
         pytest.param("dd if=/dev/zero of=/tmp/x bs=1024 count=5000", id="fills-the-scratch"),
         pytest.param("dd if=/dev/zero of=/out/x bs=1024 count=9000", id="fills-the-output"),
@@ -239,9 +248,25 @@ def test_an_attack_fails(box: Box, attack: str) -> None:
     assert (box.seed / "given.txt").read_text() == "given"
 
 
+@pytest.mark.parametrize(
+    ("script", "advice"),
+    [
+        pytest.param("dd if=/dev/zero of=/out/x bs=1024 count=9000", "holds 8 MiB and 200 files", id="fills-the-disk"),
+        pytest.param("i=0; while touch f$i; do i=$((i + 1)); done; exit 1", "200 files", id="a-million-files"),
+        pytest.param("for i in $(cat /in/seed/forty); do sleep 9 & done", "32 processes", id="forks-without-end"),
+    ],
+)
+def test_a_limit_that_was_met_is_named_with_the_remedy(box: Box, script: str, advice: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        box.run(script)
+    assert advice in caught.value.remedy
+    assert box.run("echo well")[0] == "well\n"  # the next build finds everything as it was
+
+
 def test_a_step_that_never_ends_is_killed(box: Box) -> None:
-    with pytest.raises(Refusal, match="longer than 1 seconds"):
+    with pytest.raises(Refusal, match="longer than 1 seconds") as caught:
         box.run("sleep 600", SandboxLimits(seconds=1, memory="128Mi"))
+    assert "shorter" in caught.value.remedy
     assert left(box.engine) == ""
 
 
@@ -254,6 +279,7 @@ def test_a_step_that_takes_all_memory_is_killed(box: Box) -> None:
 def test_a_step_that_prints_without_end_is_killed_and_nobody_keeps_what_it_said(box: Box) -> None:
     with pytest.raises(Refusal, match="printed more than 1 MiB") as caught:
         box.run("echo begin; cat /dev/zero", LIMITS)
+    assert "say less" in caught.value.remedy
     assert len(str(caught.value)) < 2000
     assert left(box.engine) == ""
     assert sum(path.stat().st_size for path in box.folder.rglob("*") if path.is_file()) < 1 << 20
@@ -360,6 +386,21 @@ class Standards:
 UNNEEDED = {"__pycache__", "test", "site-packages", "idlelib", "tkinter"}
 
 
+def installer_of_packages(folder: Path) -> Path:
+    """Return uv: the machine's, or that of the standard image that was built here."""
+    found = shutil.which("uv")
+    if found:
+        return Path(found)
+    layout = open_layout("python-build")
+    for layer in layout.parts.layers:
+        with tarfile.open(layout.root / "blobs" / "sha256" / hex_of(layer.digest)) as tar:
+            for member in tar:
+                if member.isfile() and member.name.endswith("/scripts/uv"):
+                    tar.extract(member, folder, filter="tar")
+                    return folder / member.name
+    pytest.fail("the standard image python-build has no uv")
+
+
 def python_image(registry: Registry, folder: Path) -> StandardImage:
     """This test's own Python and the shell's tools, as a standard image."""
     entries = shell_entries()
@@ -380,20 +421,60 @@ def python_image(registry: Registry, folder: Path) -> StandardImage:
         for word in libraries(module):
             entries[word.lstrip("/")] = file_entry(Path(word), word.lstrip("/"))
     entries["usr/bin/python3"] = Entry("usr/bin/python3", "link", target=str(binary))
-    installer = Path(pytest.importorskip("uv").find_uv_bin())
+    installer = installer_of_packages(folder)
     entries["usr/bin/uv"] = file_entry(installer, "usr/bin/uv")
     entries |= {word.lstrip("/"): file_entry(Path(word), word.lstrip("/")) for word in libraries(installer)}
     return push_image(registry, "python", entries, folder)
 
 
-def build(stage: BuildStage, folder: Path, repository: Path, commit: str) -> Image:
-    revision = source.revision(repository, "packed", commit, "main")
-    return stage.perform(BuildInput(revision, source.checkout(repository, commit, folder)))
+@dataclass
+class Line:
+    """The build stage with a real engine, an index with one package, and a repository."""
+
+    registry: Registry
+    url: str
+    engine: Path
+    image: StandardImage
+    indexes: Indexes
+    folder: Path
+    requirement: str
+    signer: FileSigner
+
+    def commit(self, files: dict[str, str]) -> str:
+        """Commit files, and return the commit."""
+        work = self.folder / "work"
+        for name, text in files.items():
+            (work / name).write_text(text)
+        git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(work)]
+        for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "one"]):
+            subprocess.run([*git, *words], check=True)
+        return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+    def build(self, app: str, commit: str, cache: str, tree: str) -> Image:
+        """Build a commit with a cache and a folder of these names."""
+        place = self.folder / cache
+        builder = Builder(self.registry, Standards(self.image), BuildRules(), cache=place, docker_socket=self.engine,
+                          fetcher=Fetcher(place, self.indexes), resolver=lambda _: pytest.fail("there is a lock"),
+                          cleared=lambda _: None)  # fmt: skip
+        # Another builder's name: no record of an earlier build is found.
+        stage = BuildStage(builder, self.signer, builder_id=f"https://sekisho.dev/builders/test-{tree}/v1")
+        repository = self.folder / "work" / ".git"
+        revision = source.revision(repository, app, commit, "main")
+        return stage.perform(BuildInput(revision, source.checkout(repository, commit, self.folder / tree)))
+
+    def files(self, image: Image) -> dict[str, bytes]:
+        """Return what is in the workload's own layers."""
+        found: dict[str, bytes] = {}
+        for layer in image.layers[1:]:
+            data = self.registry.get_blob(image.repository, layer.digest)
+            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+                found |= {member.name: tar.extractfile(member).read() for member in tar if member.isreg()}
+        return found
 
 
-def test_packages_and_a_build_step_give_the_same_digest_cold_and_warm(
-    engine: Path, registry_url: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def line(engine: Path, registry_url: str, tmp_path: Path) -> Iterator[Line]:
+    """A line whose index has one package, `thing`."""
     registry = Registry(registry_url)
     image = python_image(registry, tmp_path)
     wheel = tmp_path / "wheels" / "thing-1.0-py3-none-any.whl"
@@ -412,34 +493,124 @@ def test_packages_and_a_build_step_give_the_same_digest_cold_and_warm(
     indexes = Indexes.from_environment(
         environment={"SEKISHO_INDEX_PYPI": f"http://127.0.0.1:{server.server_address[1]}/simple/"}
     )
-    work = tmp_path / "work"
-    work.mkdir()
-    files = {
-        "requirements.txt": f"thing==1.0 --hash={digest_of_file(wheel)}\n",
-        "Procfile": "web: python3 -m app\n",
-        "make.py": "import thing, pathlib\npathlib.Path('made.txt').write_text(thing.NAME)\n",
-        "pyproject.toml": '[tool.sekisho.build]\ncommand = ["python3", "make.py"]\n',
-    }
-    for name, text in files.items():
-        (work / name).write_text(text)
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(work)]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "one"]):
-        subprocess.run([*git, *words], check=True)
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    made = []
-    for number, cache in enumerate(("one", "one", "two")):
-        builder = Builder(registry, Standards(image), BuildRules(), cache=tmp_path / cache, docker_socket=engine,
-                          fetcher=Fetcher(tmp_path / cache, indexes),
-                          resolver=lambda _: pytest.fail("there is a lock"), cleared=lambda _: None)  # fmt: skip
-        stage = BuildStage(builder, FileSigner.create(tmp_path / f"{number}.pem", "builder"),
-                           builder_id="https://sekisho.dev/builders/test/v1")  # fmt: skip
-        made.append(build(stage, tmp_path / f"tree{number}", work / ".git", commit))
+    (tmp_path / "work").mkdir()
+    yield Line(registry, registry_url, engine, image, indexes, tmp_path, f"thing==1.0 --hash={digest_of_file(wheel)}\n",
+               FileSigner.create(tmp_path / "builder.pem", "builder"))  # fmt: skip
     server.shutdown()
     server.server_close()
+
+
+STEP = '[tool.sekisho.build]\ncommand = ["python3", "make.py"]\n'
+
+
+def test_packages_and_a_build_step_give_the_same_digest_cold_and_warm(line: Line) -> None:
+    commit = line.commit({
+        "requirements.txt": line.requirement,
+        "Procfile": "web: python3 -m app\n",
+        "make.py": "import thing, pathlib\npathlib.Path('made.txt').write_text(thing.NAME)\n",
+        "pyproject.toml": STEP,
+    })  # fmt: skip
+    made = [line.build("packed", commit, cache, f"tree{number}") for number, cache in enumerate(("one", "one", "two"))]
     assert made[0] == made[1] == made[2]
-    names: set[str] = set()
-    for layer in made[0].layers[1:]:
-        with tarfile.open(fileobj=io.BytesIO(registry.get_blob("apps/packed", layer.digest))) as tar:
-            names |= set(tar.getnames())
+    names = set(line.files(made[0]))
     assert {"opt/deps/thing.py", "opt/deps/thing-1.0.dist-info/METADATA", "app/made.txt", "app/Procfile"} <= names
     assert made[0].locked == ("pkg:pypi/thing@1.0",)
+
+
+RED_TEAM = """
+import json, os, pathlib, socket, subprocess
+
+said = {{}}
+
+
+def attack(name, call):
+    try:
+        said[name] = f"done: {{call()!r}}"
+    except BaseException as error:
+        said[name] = f"failed: {{type(error).__name__}}"
+
+
+def engine():
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect({engine!r})
+
+
+def any_key():
+    for top in pathlib.Path("/").iterdir():
+        if top.name not in ("proc", "sys"):
+            for place in top.rglob("*"):
+                if place.suffix in (".pem", ".key") and b"PRIVATE" in place.read_bytes():
+                    return str(place)
+    raise OSError("no key")
+
+
+def rewrite():
+    for place in pathlib.Path("/in").rglob("*"):
+        if place.is_file():
+            with place.open("ab") as file:
+                file.write(b"worm")
+            return str(place)
+    raise OSError("nothing to write")
+
+
+def forge():
+    for name in (".sekisho/packages", "provenance.json", "attestation.intoto.jsonl"):
+        path = pathlib.Path(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("pkg:pypi/forged@6.6.6")
+
+
+attack("read the key", lambda: pathlib.Path({key!r}).read_text())
+attack("see any key", any_key)
+attack("reach the signer", lambda: socket.create_connection(("127.0.0.1", {port}), 3))
+attack("reach the engine", engine)
+attack("reach the network", lambda: socket.create_connection(("1.1.1.1", 443), 3))
+attack("ask for a name", lambda: socket.getaddrinfo("pypi.org", 443))
+attack("read the cache", lambda: os.listdir({cache!r}))
+attack("poison the cache", lambda: pathlib.Path({cache!r}, "x").write_text("x"))
+attack("poison what is kept", rewrite)
+attack("stop the line", lambda: os.kill({pid}, 9))
+attack("leave a process", lambda: subprocess.Popen(["sleep", "3217"], start_new_session=True).pid > 0)
+attack("forge the provenance", forge)
+pathlib.Path("attacks.json").write_text(json.dumps(said))
+"""
+
+
+def test_the_red_team_gets_nothing_out_of_a_build(line: Line) -> None:
+    """Each bullet of SLSA's Build L3, by a build step that knows where everything is."""
+    attacker = RED_TEAM.format(
+        key=str(line.folder / "builder.pem"),
+        engine=str(line.engine),
+        port=line.url.rpartition(":")[2],
+        cache=str(line.folder / "one"),
+        pid=os.getpid(),
+    )
+    honest = {"requirements.txt": line.requirement, "Procfile": "web: python3 -m app\n", "pyproject.toml": STEP,
+              "make.py": "import thing, pathlib\npathlib.Path('made.txt').write_text(thing.NAME)\n"}  # fmt: skip
+    first = line.commit(honest)
+    before = line.build("red-team", first, "one", "before")
+    attacked = line.build("red-team", line.commit({**honest, "make.py": attacker}), "one", "attacked")
+    files = line.files(attacked)
+    said = json.loads(files["app/attacks.json"])
+    assert {name: word for name, word in said.items() if not word.startswith("failed")} == {
+        "leave a process": "done: True",
+        "forge the provenance": "done: None",
+    }
+    # What it left behind is gone with its container.
+    assert left(line.engine) == ""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert b"sleep\x003217" not in place.read_bytes()
+    # What it wrote beside its work is a file of its image and nothing else: the line's word does not come from there.
+    assert files["app/provenance.json"] == b"pkg:pypi/forged@6.6.6"
+    trust = TrustRoot(keys=(trusted_key(line.signer),))
+    (found,) = find_statements(line.registry, attacked.repository, attacked.digest, trust=trust, role="builder",
+                               predicate_type=PROVENANCE)  # fmt: skip
+    predicate = found.statement.predicate
+    external = predicate["buildDefinition"]["externalParameters"]
+    assert set(external) == {"repository", "commit", "path"}
+    assert predicate["runDetails"]["builder"]["id"] == "https://sekisho.dev/builders/test-attacked/v1"
+    assert "forged" not in json.dumps(predicate)
+    assert attacked.locked == ("pkg:pypi/thing@1.0",)
+    # The next build of the honest commit is what it was, with the cache that the attacker had, and without any.
+    assert line.build("red-team", first, "one", "after") == before == line.build("red-team", first, "new", "clean")

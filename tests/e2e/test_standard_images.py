@@ -1,13 +1,17 @@
 """Standard images from real Debian packages, in a real registry, looked at by the real scanner (root, network)."""
 
+import contextlib
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sekisho import tools
@@ -17,7 +21,7 @@ from sekisho.registry import Registry
 
 pytestmark = pytest.mark.e2e
 PROJECT = Path(__file__).parents[2]
-ONLY = ("python", "trivy-agent", "pause", "node")
+ONLY = ("python", "trivy-agent", "pause", "node", "static")
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +124,86 @@ def test_the_scanner_sees_a_distilled_image_and_the_archive_in_it(lock, registry
 def test_a_distilled_image_holds_its_packages_and_nothing_to_start_a_shell_with():
     tree = {entry[0]: entry for entry in json.loads((open_layout("node").root / "tree.json").read_text())}
     programs = [path for path, kind, *_ in tree.values() if kind != "directory" and "bin/" in path]
-    assert programs == ["usr/local/bin/node", "usr/local/node/bin/node"]
+    assert programs == ["usr/bin/catatonit", "usr/local/bin/node", "usr/local/node/bin/node"]
     assert {"etc/passwd", "etc/ssl/certs/ca-certificates.crt", "usr/share/zoneinfo/Europe/Berlin"} <= set(tree)
+
+
+PROGRAMS = {
+    "python": ("python3", "-c", "import time; print('up', flush=True); time.sleep(600)"),
+    "node": ("node", "-e", "console.log('up'); setInterval(() => {}, 1000)"),
+}
+
+
+def unpacked(name, root):
+    """Unpack an image's layers, and return its config."""
+    layout = open_layout(name)
+    blobs = {item.digest: layout.root / "blobs" / "sha256" / item.digest.removeprefix("sha256:")
+             for item in (layout.parts.config, *layout.parts.layers)}  # fmt: skip
+    for layer in layout.parts.layers:
+        with tarfile.open(blobs[layer.digest]) as tar:
+            tar.extractall(root, filter="tar")
+    root.chmod(0o755)
+    return json.loads(blobs[layout.parts.config.digest].read_text())["config"]
+
+
+def in_image(root, *command):
+    """Return the command line that runs a program as an image's user, in a process namespace of its own."""
+    return ["unshare", "--pid", "--fork", "--kill-child", "chroot", "--userspec=10001:10001", str(root), *command]
+
+
+@pytest.mark.usefixtures("lock")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_without_a_handler_ends_by_sigterm(name, tmp_path):
+    """As process 1 it would not see the signal at all; a stop would last until somebody kills it."""
+    root = tmp_path / "root"
+    launcher = unpacked(name, root)["Entrypoint"]
+    with subprocess.Popen(in_image(root, *launcher, *PROGRAMS[name]), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "up\n"
+            (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(first), signal.SIGTERM)
+            assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+
+
+@pytest.mark.usefixtures("lock")
+@pytest.mark.parametrize(
+    ("pages", "answer"),
+    [
+        ({}, (404, None)),
+        ({"404.html": "not here"}, (404, "not here")),
+        ({"404.html": "not here", "200.html": "an app"}, (200, "an app")),
+    ],
+)
+def test_a_site_says_what_is_shown_for_other_addresses(pages, answer, tmp_path):
+    root = tmp_path / "root"
+    config = unpacked("static", root)
+    for name, text in pages.items():
+        (root / "srv" / "www" / name).write_text(text)
+    (root / "dev").mkdir(exist_ok=True)
+    for name in ("null", "stderr"):  # the access log goes there
+        (root / "dev" / name).touch()
+        (root / "dev" / name).chmod(0o666)
+    (root / "tmp").mkdir(exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    environment = {"PATH": os.environ["PATH"], "PORT": str(port)}
+    with subprocess.Popen(in_image(root, *config["Entrypoint"]), env=environment) as process:
+        try:
+            site = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+            for _ in range(100):
+                with contextlib.suppress(httpx.TransportError):
+                    site.get("/")
+                    break
+                time.sleep(0.1)
+            assert site.get("/").status_code == httpx.codes.OK
+            found = site.get("/orders/7")
+            assert (found.status_code, found.text if answer[1] else None) == answer
+        finally:
+            process.kill()
 
 
 def test_the_scanner_uses_the_sample_and_finds_the_example_of_a_refused_push(registry, tmp_path):

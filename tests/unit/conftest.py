@@ -143,6 +143,13 @@ def second_registry_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def fresh_registry_url() -> Iterator[str]:
+    """URL of a real registry of one test's own, empty: for what others must not find there."""
+    with running_registry() as url:
+        yield url
+
+
 # -- a small line: keys, an image with evidence, what is sealed ------------------------------------------------
 
 COMMIT = "c0ffee" + "0" * 34

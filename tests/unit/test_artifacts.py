@@ -212,6 +212,8 @@ def test_a_dependency_that_vanished_is_refused_with_its_place(index: Upstream, f
     with pytest.raises(Refusal, match="vanished") as caught:
         fetcher.files([artifact("a/-/a-1.tgz", b"package")])
     assert caught.value.where == "package-lock.json:7"
+    assert caught.value.remedy
+    assert not list(fetcher._store.root.glob("part/*"))
 
 
 @pytest.mark.parametrize("reply", [Reply(status=500), Reply(b"package", cut=2)])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from signing_cases import Down, broken
 
 from sekisho.builds import BuildRules
 from sekisho.canonical import digest_of
@@ -280,3 +281,17 @@ def test_a_full_disk_is_said_and_tried_again(make: Make, monkeypatch: pytest.Mon
         stage.perform(subject)
     monkeypatch.undo()
     assert run_stage(stage, subject).value.layers
+
+
+def test_a_builder_whose_signer_is_down_is_tried_again(make: Make, registry: Registry, signer: FileSigner) -> None:
+    stage, subject = make(PYTHON, "thing-signer")
+    stage._signer = Down(signer, broken)
+    with pytest.raises(TemporaryError, match="The builder's signer failed: ConnectionRefusedError"):
+        run_stage(stage, subject)
+    assert stage.find(subject) is None
+    # The layers may be kept for the next attempt; the record, which is what counts, and any statement are not there.
+    assert [tag.split("-")[0] for tag in registry.tags("apps/thing-signer")] == ["content"]
+
+    stage._signer = signer
+    assert not run_stage(stage, subject).found
+    assert run_stage(stage, subject).found

@@ -136,6 +136,20 @@ def test_without_a_layer_it_is_built_again(bench: Bench, tmp_path: Path) -> None
     assert "rebasedFrom" not in bench.said(bench.build())["internalParameters"]
 
 
+def test_a_launcher_comes_and_goes_with_the_standard_image(bench: Bench, tmp_path: Path) -> None:
+    """An image that was built before there was a launcher gets it by a rebase; another launcher replaces it."""
+    first = bench.build()
+    assert (first.launcher, bench.config(first)["config"]["Entrypoint"]) == ((), ["run"])
+    for words in (["/init", "--"], ["/other", "-x", "--"], ["/server"]):
+        bench.standards.run = standard_image(bench.registry, tmp_path, content=str(words).encode(), Entrypoint=words)
+        image = bench.build()
+        assert "rebasedFrom" in bench.said(image)["internalParameters"]
+        launcher = words if words[-1] == "--" else []
+        assert image.launcher == tuple(launcher)
+        assert bench.config(image)["config"]["Entrypoint"] == [*launcher, "run"]
+    assert bench.sandbox.names == ["install"]
+
+
 # -- the proof -----------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +194,22 @@ def test_the_proof_accepts_another_base_and_only_that(bases: tuple[Base, Base], 
         (composed(new, image, directory="/"), "config: WorkingDir"),
     ):
         with pytest.raises(PermanentError, match=says):
+            only_base_changed(before, wrong)
+
+
+def test_the_proof_wants_the_launcher_in_front_and_the_command_behind_it(registry_url: str, tmp_path: Path,
+                                                                         line: Any) -> None:  # fmt: skip
+    registry = Registry(registry_url)
+    old, new = (
+        read(registry, standard_image(registry, tmp_path, "launched", words[0].encode(), Entrypoint=words))
+        for words in (["/one", "--"], ["/two", "--"])
+    )
+    image = some_image(line, "proof-launched")
+    before, after = composed(old, image), composed(new, image)
+    only_base_changed(before, after)
+    for words in (["run"], ["/one", "--", "run"], ["/two", "--", "other"], ["/two", "--"]):
+        wrong = replace(after, config={**after.config, "config": {**after.config["config"], "Entrypoint": words}})
+        with pytest.raises(PermanentError, match="config: Entrypoint"):
             only_base_changed(before, wrong)
 
 

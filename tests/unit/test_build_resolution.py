@@ -24,6 +24,7 @@ from sekisho.registry import Registry
 from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE
 from stages.build import BuildInput, BuildStage
+from stages.build.__main__ import write_locks
 from stages.build.language import Plan, Step, Unlocked
 from stages.build.planning import Unresolved
 from stages.build.project import Project
@@ -31,11 +32,12 @@ from stages.build.project import Project
 NO_LOCK = Refusal("There is no lock file.", where="plain", remedy="Run: plain lock")
 
 
-def plain(project: Project) -> Plan | Unlocked:
+def plain(project: Project, decided_by: tuple[str, ...] | None = None) -> Plan | Unlocked:
     lock = project.read("plain.lock")
     if lock is None:
         step = Step("resolve", ("resolve",), directory="work", source=(), files={"settings": b"s"})
-        return Unlocked("plain", "1", NO_LOCK, step, ("npm",), produces=("plain.lock",), record_as="recorded.json")
+        return Unlocked("plain", "1", NO_LOCK, step, ("npm",), produces=("plain.lock",), record_as="recorded.json",
+                        decided_by=decided_by)  # fmt: skip
     return plan_of(locked=(f"pkg:npm/{lock.decode()}",))
 
 
@@ -48,6 +50,7 @@ class Bench:
     sandbox: FakeSandbox
     signer: FileSigner
     failure: list[Exception] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def builder(self) -> Any:
@@ -62,14 +65,21 @@ def bench(registry_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     (tree / "plain").write_text("x")
     standards = Standards(standard_image(registry, tmp_path), standard_image(registry, tmp_path, "tools", b"tools\n"))
     failure: list[Exception] = []
+    settings: dict[str, Any] = {"lasting": False, "decided_by": None}
 
     @contextmanager
     def resolver(_: Any) -> Iterator[Any]:
         with tempfile.TemporaryDirectory() as folder:
             yield SimpleNamespace(folder=Path(folder), recorded={"npm/left": digest_of(b"left")},
-                                  failure=failure[0] if failure else None)  # fmt: skip
+                                  lasting=settings["lasting"], failure=failure[0] if failure else None)  # fmt: skip
 
-    builder = builder_for(registry, tmp_path, standards, resolver=resolver, languages=(Plain(plain),))
+    builder = builder_for(
+        registry,
+        tmp_path,
+        standards,
+        resolver=resolver,
+        languages=(Plain(lambda project: plain(project, settings["decided_by"])),),
+    )
 
     def resolve(command: Any) -> dict[str, bytes | str]:
         assert set(command.inputs) == {"seed", "index", "line"}
@@ -83,7 +93,7 @@ def bench(registry_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
         app=app, commit="a" * 40, tree="b" * 40, branch="main", author="Ada", committed_at=1_760_000_000
     )
     stage = BuildStage(builder, signer, builder_id="https://sekisho.dev/builders/test/v1")
-    return Bench(registry, stage, BuildInput(revision, tree), standards, sandbox, signer, failure)
+    return Bench(registry, stage, BuildInput(revision, tree), standards, sandbox, signer, failure, settings)
 
 
 def test_the_lock_is_made_once_kept_and_said(bench: Bench, tmp_path: Path) -> None:
@@ -120,6 +130,49 @@ def test_the_same_commit_uses_the_same_lock_ever_after(bench: Bench, tmp_path: P
     third = run_stage(bench.stage, BuildInput(other, bench.subject.tree)).value
     assert third.locked == ("pkg:npm/left@6.6.6",)
     assert bench.sandbox.names == ["resolve", "resolve"]
+
+
+def test_a_later_commit_takes_the_record_while_its_manifests_are_the_same_and_nothing_in_it_changes(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.settings |= {"lasting": True, "decided_by": ("plain",)}
+    first = run_stage(bench.stage, bench.subject).value
+    bench.sandbox.actions["resolve"] = lambda _: {"work/plain.lock": b"left@6.6.6"}
+
+    def built(commit: str, **files: str) -> Any:
+        tree = tmp_path / commit
+        tree.mkdir()
+        for name, text in {"plain": "x", **files}.items():
+            (tree / name).write_text(text)
+        revision = bench.subject.revision.model_copy(update={"commit": commit * 40})
+        subject = BuildInput(revision, tree)
+        image = run_stage(bench.stage, subject).value
+        assert bench.stage.find(subject) == image
+        return image
+
+    second = built("c", code="y")
+    assert (second.locked, second.lock) == (first.locked, "resolved")
+    assert second.notes[0].startswith(f"No lock file was committed: the lock that the line resolved for {'a' * 12} (")
+    third = built("d", plain="other manifest")
+    assert third.locked == ("pkg:npm/left@6.6.6",)
+    bench.settings["lasting"] = False  # a range of versions was asked for: mended ones come in with each commit
+    assert [built(name, plain="range").notes[0] for name in "ef"] == 2 * [
+        f"No lock file was committed: the line resolved the packages and kept the lock ({_shown(third)}) as evidence."
+    ]
+    assert bench.sandbox.names == ["resolve"] * 4
+
+
+def _shown(image: Any) -> str:
+    return str(image.notes[0].partition("(")[2].partition(")")[0])
+
+
+def test_a_lock_is_written_where_nothing_is_and_never_through_a_link(tmp_path: Path) -> None:
+    write_locks(tmp_path, {"maven.lock.json": b"{}"})
+    assert (tmp_path / "maven.lock.json").read_bytes() == b"{}"
+    (tmp_path / "uv.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refusal, match=r"There is a uv\.lock"):
+        write_locks(tmp_path, {"uv.lock": b"x"})
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_policy_may_refuse(bench: Bench) -> None:

@@ -34,9 +34,18 @@ def test_what_is_written_counts(tmp_path: Path) -> None:
     assert [rules.resolves(language) for language in ("go", "python")] == [True, False]
 
 
+def test_a_hosted_builder_has_a_name_of_its_own_and_claims_level_2(tmp_path: Path) -> None:
+    builder = load_builds(written(tmp_path, 'builder: {id: "https://build.example/v1", level: 2}\n')).builder
+    assert (builder.id, builder.level) == ("https://build.example/v1", 2)
+    assert (BuildRules().builder.level, BuildRules().builder.id.endswith("/embedded-unhosted/v1")) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("builder: {level: 2}\n", "unhosted claims level 1"),
+        ('builder: {id: "https://build.example/v1", level: 3}\n', "/builder/level"),
+        ("builder: {id: laptop}\n", "/builder/id"),
         ("sandbox: {memory: 512}\n", "/sandbox/memory: .*512Mi"),
         ("sandbox: {memory: 0Mi}\n", "/sandbox/memory"),
         ("sandbox: {memory: 5MB}\n", "/sandbox/memory"),

@@ -4,21 +4,29 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from sekisho.builds import BuildRules
-from sekisho.errors import PermanentError
-from sekisho.model import Finding, Result, Severity
+from sekisho.errors import PermanentError, Refusal
+from sekisho.keys import FileSigner
+from sekisho.model import IMAGE_HOST, Finding, Image, Manifests, Reason, Result, Revision, Severity, Verdict
+from sekisho.registry import Registry
+from sekisho.score import reader
+from sekisho.stage import run_stage
 from sekisho.standard import LockEntry, StandardImages
 from stages import check as module
+from stages.build import BuildInput, BuildStage
 from stages.check import Scanner, check, main
-from stages.judge import Rules, load_rules
+from stages.judge import JudgeInput, Rules, judge, load_rules, reasons_of
+from stages.render import render
+
+from .build_cases import builder_for, standard_image
+from .test_judge import AT, SCAN
 
 ROOT = Path(__file__).parent.parent.parent
-AT = 1_795_000_000
 SCORE = """\
 apiVersion: score.dev/v1b1
 metadata: {name: shop}
@@ -27,6 +35,21 @@ containers:
     image: .
     readinessProbe: {httpGet: {path: /, port: 8080}}
 """
+
+
+FINDINGS = (
+    Finding(
+        kind="secret", id="aws-key", severity=Severity.HIGH, title="A key", where="shop/settings.py:3", owner="workload"
+    ),
+    Finding(
+        kind="vulnerability", id="CVE-2026-1", severity=Severity.CRITICAL, title="Sandbox escape", package="jinja2",
+        where="requirements.txt", installed="2.10", fixed="2.11", owner="workload",
+    ),
+    Finding(
+        kind="misconfiguration", id="KSV-0014", severity=Severity.LOW, title="Low", where="Deployment/shop",
+        owner="workload",
+    ),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +152,10 @@ def test_exit_codes(tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     (tree / "score.yaml").write_text("a: 1", encoding="utf-8")
     assert main([str(tree), "--json", *policies]) == 1
     assert json.loads(capsys.readouterr().out)["result"] == "FAILED"
+    assert main([str(tree), "--format", "sarif", *policies]) == 1
+    assert json.loads(capsys.readouterr().out)["runs"][0]["invocations"][0]["exitCodeDescription"] == "FAILED"
+    assert main([str(tree), "--all", *policies]) == 1
+    assert "Passed:\n" in capsys.readouterr().out
     assert main([str(tree / "none"), *policies]) == 2
     assert main([str(tree), "--policies", str(tree)]) == 2
     assert main([str(tree), "--policies", str(tree / "none")]) == 2
@@ -167,3 +194,126 @@ def test_a_real_scanner_finds_a_secret(
         ("scan/secrets", "settings.py")
     ]
     assert "no advisories on this machine" in verdict.notes[-1]
+    # Without advisories nothing was found, which is no pass; secrets and manifests were looked at.
+    answered = {reason.rule for reason in verdict.reasons if reason.stage == "scan"}
+    assert answered == {"scan/secrets", "scan/misconfigurations"}
+
+
+def test_without_manifests_nothing_is_said_of_them(tree: Path, rules: Rules) -> None:
+    (tree / "score.yaml").write_text(SCORE + "x: 1\n", encoding="utf-8")
+    verdict = check(tree, rules, at=AT, scanner=Scanner(lambda _tree, _manifests: ()))
+    answered = {reason.rule for reason in verdict.reasons if reason.stage == "scan"}
+    assert answered == {"scan/secrets", "scan/vulnerabilities"}
+
+
+# -- the same verdict as the gate's ------------------------------------------------------------------------------------
+
+
+GATE_ALONE = ("evidence/", "standard/", "scan/system", "scan/packages", "scan/database", "scan/coverage")
+"""Rules about the built image and about the gate's own advisories."""
+CHECK_ALONE = ("render/score", "build/language", "build/lock", "build/start", "build/note")
+"""What the gate says while it builds and renders, and not in its verdict."""
+
+NO_PROBE = SCORE.replace("    readinessProbe: {httpGet: {path: /, port: 8080}}\n", "")
+CASES: dict[str, dict[str, str | None]] = {
+    "good": {},
+    "no probe": {"score.yaml": NO_PROBE},
+    "foreign image": {"score.yaml": SCORE.replace("image: .", "image: nginx:1")},
+    "misspelt": {"score.yaml": SCORE + "    imagge: x\nservices: {}\n"},
+    "no start": {"Procfile": None},
+    "everything at once": {"Procfile": None, "score.yaml": SCORE + "x: 1\n"},
+    "no score file": {"score.yaml": None},
+    "other things": {"score.yaml": SCORE + "resources: {db: {type: postgres}, way: {type: route}}\n"},
+    "a job": {
+        "score.yaml": SCORE.replace("{name: shop}", "{name: shop, annotations: {k8s.score.dev/kind: Job}}"),
+    },
+    "an old standard image": {
+        "score.yaml": SCORE
+        + f"  side: {{image: 'registry.sekisho.internal/standard/guard@sha256:{'e' * 64}', "
+        + "readinessProbe: {httpGet: {path: /, port: 81}}}\n",
+    },
+}  # fmt: skip
+
+
+def rendered(tree: Path, image: Image | None) -> Manifests:
+    score = tree / "score.yaml"
+    if not score.is_file():
+        remedy = "Add one that says what your workload is and needs; docs/getting-started.md has one to copy."
+        raise Refusal("There is no score.yaml.", where="score.yaml", remedy=remedy)
+    reference = image.reference if image else f"{IMAGE_HOST}/apps/shop@sha256:{'0' * 64}"
+    return render(score.read_bytes(), app="shop", image=reference, read=reader(tree))
+
+
+@dataclass
+class Gate:
+    """The gate's stages over a folder: the real builder, renderer and judge, as flows/inner.py calls them."""
+
+    stage: BuildStage
+    rules: Rules
+
+    def judge(self, tree: Path, findings: tuple[Finding, ...]) -> Verdict:
+        problems: list[Reason] = []
+        image: Image | None = None
+        manifests: Manifests | None = None
+        revision = Revision(app="shop", commit="c" * 40, tree="d" * 40, branch="main", author="Ada", committed_at=7)
+        try:
+            image = run_stage(self.stage, BuildInput(revision, tree)).value
+        except Refusal as refusal:
+            problems.extend(reasons_of(refusal, "build"))
+        try:
+            manifests = rendered(tree, image)
+        except Refusal as refusal:
+            problems.extend(reasons_of(refusal, "render"))
+        scan = None
+        if image and manifests:
+            scan = SCAN.model_copy(update={"image": image.digest, "findings": findings})
+        given = JudgeInput(
+            app="shop", commit=revision.commit, image=image, manifests=manifests, scan=scan, problems=tuple(problems)
+        )
+        return judge(given, self.rules, AT)
+
+
+@pytest.fixture(scope="module")
+def gate(
+    registry_url: str, rules: Rules, signers: dict[str, FileSigner], tmp_path_factory: pytest.TempPathFactory
+) -> Gate:
+    place, registry = tmp_path_factory.mktemp("gate"), Registry(registry_url)
+    base = standard_image(registry, place, "python")
+    entry = LockEntry(digest=base.digest, built_at="2026-11-01T00:00:00Z")
+    known = replace(rules, standard=StandardImages(rules.standard.specs, {"python": entry, "python-build": entry}))
+    stage = BuildStage(builder_for(registry, place, known.standard), signers["builder"], builder_id="https://x/v1")
+    return Gate(stage, known)
+
+
+def answers(verdict: Verdict, alone: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return what both have to say; the digest of an image that one of them did not build stands for any."""
+    return sorted(
+        (reason.rule, reason.result, reason.message, reason.remedy, reason.where, reason.owner)
+        for reason in verdict.reasons
+        if not reason.rule.startswith(alone)
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("found", ["nothing", "something"])
+def test_it_is_the_gates_verdict_rule_by_rule(tree: Path, gate: Gate, case: str, found: str) -> None:
+    for name, text in CASES[case].items():
+        (tree / name).unlink() if text is None else (tree / name).write_text(text, encoding="utf-8")
+    findings = () if found == "nothing" else FINDINGS
+    theirs = gate.judge(tree, findings)
+    mine = check(tree, gate.rules, at=AT, scanner=Scanner(lambda _tree, _manifests: findings))
+    refused = any(reason.rule.endswith("/refused") for reason in theirs.reasons)
+    if refused:
+        # The gate scans what it built; the working copy is looked into all the same, so that nothing waits.
+        alone = ("scan/",)
+        images = "workload/images" if any("build/" in reason.rule for reason in theirs.failures) else "-"
+        assert answers(mine, (*CHECK_ALONE, *alone, images)) == answers(theirs, (*GATE_ALONE, *alone, images))
+    else:
+        assert answers(mine, CHECK_ALONE) == answers(theirs, GATE_ALONE)
+    assert mine.result is theirs.result
+    assert mine.policy == theirs.policy
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").iterdir()))
+def test_the_examples_pass(example: str, rules: Rules) -> None:
+    assert check(ROOT / "examples" / example, rules, at=AT).failures == ()

@@ -468,13 +468,21 @@ def test_rollback_that_the_zone_ignores_is_a_no(ask: Run, ops: Ops) -> None:
     assert (code, json.loads(out)["state"]) == (1, "decision-ignored")
 
 
-def test_check_runs_the_stages_own_check(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [["--json"], ["--format", "sarif"], ["--format", "json", "--all"]])
+def test_check_runs_the_stages_own_check(tmp_path: Path, options: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "sekisho.cli.main", "check", tmp_path, "--json"],
+        [sys.executable, "-m", "sekisho.cli.main", "check", tmp_path, *options],
         capture_output=True, text=True, check=False, env={**os.environ, "SEKISHO_HOME": str(tmp_path / "home")},
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    said = json.loads(done.stdout)
+    assert ("runs" in said) == ("sarif" in options)
+    assert said["result"] == "FAILED" if "runs" not in said else said["version"] == "2.1.0"
+
+
+def test_a_form_that_a_verdict_does_not_have(sekisho: Run, tmp_path: Path) -> None:
+    assert sekisho("check", str(tmp_path), "--format", "html")[0] == 2
 
 
 def test_ops_answers_plain_http(ops: Ops) -> None:

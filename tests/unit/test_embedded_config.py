@@ -227,3 +227,12 @@ def test_doctor_names_the_index_of_each_ecosystem(monkeypatch: pytest.MonkeyPatc
         doctor._egress()
     monkeypatch.setattr(doctor, "_CHECKS", (doctor._egress,))
     assert [(item.check, item.result) for item in doctor.doctor().findings] == [("egress", "fail")]
+
+
+def test_a_zone_is_given_rules_lists_and_openvex_documents(tmp_path: Path) -> None:
+    for name in ("limits.yaml", "admission/a.yaml", "vex.yaml", "vex/shop.json", "README.md", "keys.pem"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert [path.relative_to(tmp_path).as_posix() for path in content.policy_files(tmp_path)] == [
+        "admission/a.yaml", "limits.yaml", "vex/shop.json", "vex.yaml",
+    ]  # fmt: skip

@@ -17,7 +17,7 @@ from sekisho.evidence import (
     load_statement,
     sign_image,
 )
-from sekisho.oci import OCI_MANIFEST, Manifest
+from sekisho.oci import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, fallback_tag, make_index
 from sekisho.statements import BUNDLE_TYPE, PROVENANCE, SBOM, SCAN, SUMMARY, Statement, Subject, sign_statement
 
 NOW = 1_790_000_000
@@ -186,6 +186,37 @@ def test_what_does_not_verify_is_left_out(line, find):
 
     assert [item.manifest for item in find(image)] == [true]
     assert find(image, role="verifier") == ()
+
+
+def test_a_flood_of_referrers_hides_nothing(line, find):
+    """A thousand strangers' referrers, before and after: each is listed, none is fetched, the true one is found."""
+    image = line.image("ev-flood")
+    mine = line.attest(image, PROVENANCE)
+    (entry,) = line.registry.referrers(image.repository, Digest(image.digest))
+    junk = [
+        Descriptor(OCI_MANIFEST, image.digest, 10, artifact_type=kind, annotations={**marks, "n": str(number)})
+        for number, (kind, marks) in enumerate(
+            500 * [("application/vnd.example", {}), (BUNDLE_TYPE, {"dev.sigstore.bundle.predicateType": SCAN})]
+        )
+    ]
+    index = make_index((*junk[:500], entry, *junk[500:]))
+    line.registry.put_manifest(image.repository, index, OCI_INDEX, tag=fallback_tag(Digest(image.digest)))
+
+    assert [found.manifest for found in find(image)] == [mine]
+
+
+def test_a_flood_of_false_statements_is_not_followed_to_its_end(line, find):
+    image = line.image("ev-false-flood")
+    marks = {"dev.sigstore.bundle.predicateType": PROVENANCE}
+    junk = [
+        Descriptor(OCI_MANIFEST, image.digest, 10, artifact_type=BUNDLE_TYPE, annotations={**marks, "n": str(number)})
+        for number in range(300)
+    ]
+    line.registry.put_manifest(
+        image.repository, make_index(tuple(junk)), OCI_INDEX, tag=fallback_tag(Digest(image.digest))
+    )
+    line.attest(image, PROVENANCE)
+    assert len(find(image)) == 1
 
 
 def test_a_statement_that_is_not_there(line):

@@ -15,7 +15,7 @@ from sekisho.clients import FeedClient
 from sekisho.errors import PermanentError, Refusal, TemporaryError, VerificationError
 from sekisho.feed import CommitRecord, FeedStore, ProgressStore, create_feed_app
 from sekisho.journal import Journal
-from sekisho.model import Offer, Receipt
+from sekisho.model import Offer, Reason, Receipt, Result, Verdict
 from sekisho.receipts import receipt_statement, verify_receipt
 from sekisho.statements import sign_statement
 
@@ -207,12 +207,32 @@ def test_only_offered_bundles_are_handed_out(store: FeedStore, client: FeedClien
         "/releases/x/bundle",
         "/commits/A",
         "/commits/a/b",
+        f"/commits/guestbook/{COMMIT}/verdict?format=html",
     ],
 )
 def test_malformed_questions_are_answered_in_words(url: str, path: str) -> None:
     answer = httpx.get(url + path)
     assert answer.status_code == 400
     assert set(answer.json()) == {"what", "where", "remedy"}
+
+
+def test_a_verdict_in_each_of_its_forms(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = f"{url}/commits/guestbook/{COMMIT}/verdict"
+    assert httpx.get(page).status_code == 404
+    reason = Reason(rule="scan/secrets", stage="scan", result="fail", message="A key", where="a.py:3")
+    verdict = Verdict(
+        app="guestbook", commit=COMMIT, result=Result.FAILED, policy=digest(2), reasons=(reason,), notes=("\x1b[2J",)
+    )
+    monkeypatch.setattr(Book, "record", Book.record.model_copy(update={"verdict": verdict}))
+    text = httpx.get(page)
+    assert text.headers["content-type"] == "text/plain; charset=utf-8"
+    assert "  x scan/secrets: A key [a.py:3]\n" in text.text
+    assert "\x1b" not in text.text
+    assert Verdict.parse(httpx.get(page, params={"format": "json"}).content) == verdict
+    sarif = httpx.get(page, params={"format": "sarif"})
+    assert sarif.headers["content-type"] == "application/sarif+json"
+    assert sarif.json()["runs"][0]["results"][0]["ruleId"] == "scan/secrets"
+    assert httpx.get(page.replace("guestbook", "forum")).status_code == 404
 
 
 def signed(signers, *, zone: str = "staging", key: str = "staging", **fields) -> bytes:

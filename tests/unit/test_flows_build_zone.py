@@ -16,7 +16,9 @@ from flows import build_zone
 from flows.build_zone import BuildZone, Push, in_order
 from flows.commits import CommitBook
 from flows.events import EventLog
+from flows.inner import screen
 from sekisho.canonical import Digest, digest_of
+from sekisho.errors import Held
 from sekisho.feed import CommitRecord, FeedStore
 from sekisho.model import Image, Reason, Release, Result, Revision, Verdict
 
@@ -51,6 +53,7 @@ class Line:
         self.limits = SimpleNamespace(releases=lambda branch: branch == "main")
         self.judged: list[tuple[str, str, str]] = []
         self.faults: set[str] = set()
+        self.held: set[str] = set()
         self.mute: set[str] = set()
         self.gates: dict[str, asyncio.Event] = {}
         monkeypatch.setattr(build_zone, "gatekeeper", lambda: self)
@@ -88,6 +91,8 @@ class Line:
             await self.gates[commit].wait()
         if commit in self.faults:
             raise RuntimeError("a stage stumbles")
+        if commit in self.held:
+            raise Held("The standard image python has not passed.", remedy="The platform team mends the image.")
         if commit in self.mute:
             return
         verdict = Verdict(app=app, commit=commit, result=Result.PASSED, policy=POLICY, reasons=())
@@ -181,6 +186,25 @@ def test_a_commit_that_the_line_stumbles_over_keeps_nobody_waiting(line: Line) -
 
     asyncio.run(run())
     assert [line.state(number, app=app) for number, app in ((1, "a"), (2, "b"), (3, "c"))] == ["passed"] * 3
+
+
+def test_what_others_have_to_mend_is_told_so_nobody_waits_for_it_and_it_is_judged_by_itself(line: Line) -> None:
+    line.held.add(commit(1))
+
+    async def run() -> None:
+        line.zone.take(line.push(1))
+        # The stream that the push shows ends by itself, long before its time is up.
+        told = [event async for event in line.events.follow("shop", commit(1), seconds=60.0) if event]
+        assert (told[-1]["state"], told[-1]["last"]) == ("held", True)
+        said = " ".join(told[-1]["text"])
+        for words in ("not for you to mend", "has not passed", "The platform team mends", "judged by itself"):
+            assert words in said
+        assert "fault" not in said
+        line.held.clear()
+        await line.settled()
+
+    asyncio.run(run())
+    assert line.state(1) == "passed"
 
 
 def test_a_fix_overtakes_the_commit_that_the_line_stumbles_over(line: Line) -> None:
@@ -411,3 +435,21 @@ def test_a_rebase_that_stumbles_is_tried_again_and_keeps_no_other_waiting(line: 
 
     asyncio.run(run())
     assert line.state(1) == "passed"
+
+
+def test_what_a_push_shows_fits_a_screen_and_leads_to_all_of_it() -> None:
+    reasons = tuple(
+        Reason(rule="scan/secrets", stage="scan", result="fail", message=f"A key in {number}.py", remedy="Revoke it.")
+        for number in range(100)
+    )
+    verdict = Verdict(app="shop", commit=commit(1), result=Result.FAILED, policy=digest_of(b"policy"), reasons=reasons)
+    lines = screen(verdict, None, "main")
+    assert len(lines) == 40
+    assert lines[0].startswith("FAILED  shop ")
+    assert any(line.endswith("more; the page below shows them.") for line in lines)
+    assert lines[-2:] == [
+        f"Every rule: http://10.77.20.10:8082/commits/shop/{commit(1)}/verdict (?format=json, sarif)",
+        "Nothing was released. The commit is stored; push a new one.",
+    ]
+    passed = screen(verdict.model_copy(update={"result": Result.PASSED, "reasons": ()}), None, "topic")
+    assert passed[-1] == "Not released: topic is not a release branch."

@@ -44,6 +44,11 @@ class Production(Border):
     fits = True
     applied: list[str]
     revoked = False
+    lost: frozenset[str] = frozenset()
+    """Releases whose key was taken back since they ran."""
+
+    def counts(self, plan: Plan, _: Offer) -> bool:
+        return plan.release not in self.lost
 
     def receive(self, offer: Offer) -> SealedRelease:
         if self.revoked:
@@ -296,6 +301,14 @@ def test_what_was_gone_back_to_is_what_is_watched_and_gone_back_to(zone: Product
     assert zone.before(held("three").plan) == one.plan
     zone.stands_again(one.plan)
     assert len(zone.desk.deployed("shop")) == 3
+
+
+def test_nothing_is_gone_back_to_whose_key_was_taken_back(zone: Production) -> None:
+    one, two = running(zone, "one"), running(zone, "two")
+    zone.lost = frozenset({two.plan.release})
+    assert zone.before(held("three").plan) == one.plan
+    zone.lost |= {one.plan.release}
+    assert zone.before(held("three").plan) is None
 
 
 def test_a_release_that_was_healthy_and_falls_ill_leaves_the_one_before_it_in_the_history(

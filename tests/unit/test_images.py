@@ -7,15 +7,18 @@ import pytest
 import yaml
 
 from sekisho.canonical import digest_of, digest_of_file, hex_of
+from sekisho.embedded.seeds import needed_images
 from sekisho.errors import PermanentError, Refusal, TemporaryError
-from sekisho.images import build_all, docker_archive, lock_path, open_layout
+from sekisho.images import build_all, docker_archive, lock_path, open_layout, push_layout
 from sekisho.images.content import Content, Step
 from sekisho.images.layer import write_layer
 from sekisho.images.rootfs import dpkg_packages, make_users, place_files
 from sekisho.images.sources import Sources
 from sekisho.images.store import exclusive, place
 from sekisho.images.tree import difference, path_filter, read_tree, tree_from_json, tree_to_json
+from sekisho.registry import Registry
 from sekisho.standard import FileSpec, UserSpec, load_standard
+from sekisho.zones import Zone
 
 EPOCH = 1_735_689_600
 KEEP_ALL = path_filter(())
@@ -234,6 +237,36 @@ class TestBuild:
         built(project)
         first, second = open_layout("first").parts.layers, open_layout("second").parts.layers
         assert second[: len(first)] == first
+
+    def test_a_shared_layer_is_sent_once_to_a_registry(self, project, registry_url, monkeypatch):
+        built(project)
+        registry, sent = Registry(registry_url), []
+        push = registry.push_blob
+
+        def counted(repository, path, digest):
+            sent.append(digest)
+            push(repository, path, digest)
+
+        monkeypatch.setattr(registry, "push_blob", counted)
+        held = {}
+        for name in ("first", "second"):
+            assert push_layout(registry, name, held) == open_layout(name).digest
+        layers = {layer.digest for name in ("first", "second") for layer in open_layout(name).parts.layers}
+        assert len(sent) == len(set(sent)) == len(layers) + 2  # and a config each
+        for layer in layers:
+            assert registry.has_blob("standard/second", layer)
+        sent.clear()
+        for name in ("first", "second"):
+            push_layout(registry, name)
+        assert sent == []
+
+    def test_only_where_things_are_built_are_the_images_to_build_in(self, project):
+        spec = yaml.safe_load((project / "policies/standard-images.yaml").read_text())
+        spec["images"][0]["kind"], spec["images"][2]["kind"] = "base", "build"
+        (project / "policies/standard-images.yaml").write_text(yaml.safe_dump(spec))
+        built(project)
+        assert needed_images(Zone.BUILD) == needed_images(Zone.DEV) == ("first", "second", "seed")
+        assert needed_images(Zone.STAGING) == needed_images(Zone.PRODUCTION) == ("first",)
 
     def test_a_second_build_does_nothing_and_gives_the_same(self, project):
         lock, names = built(project)

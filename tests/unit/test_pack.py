@@ -98,8 +98,9 @@ def test_the_output_of_a_sandbox_is_packed_anew(tmp_path: Path) -> None:
     ],
 )
 def test_a_hostile_member_is_refused(tmp_path: Path, member: tarfile.TarInfo) -> None:
-    with pytest.raises(Refusal):
+    with pytest.raises(Refusal) as caught:
         entries_of_archive(archive(tmp_path / "t", (member, b"")))
+    assert caught.value.remedy
 
 
 def test_twice_the_same_or_a_file_below_a_link_is_refused(tmp_path: Path) -> None:

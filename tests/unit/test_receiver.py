@@ -306,6 +306,16 @@ def test_a_push_is_stored_queued_and_answered_with_the_verdict(served: Served, w
     assert list(served.repositories.queue.iterdir()) == []
 
 
+def test_a_push_does_not_wait_for_what_others_have_to_mend(served: Served, work: Work, zone: Zone) -> None:
+    zone.events = [
+        {"stage": "line", "state": "held", "text": ["Not judged yet, and not for you to mend"], "last": True},
+        {"text": ["never shown: nobody waits for it"]},
+    ]
+    work.commit()
+    shown = remote_lines(work.git("push", served.url(), "main"))
+    assert shown[1:] == ["Not judged yet, and not for you to mend"]
+
+
 def test_a_push_is_taken_while_the_gatekeeper_is_down(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from odd_registry import Reply, server
 
 from sekisho import registry_http
 from sekisho.canonical import digest_of
@@ -216,50 +215,6 @@ def test_a_tag_that_others_always_change_gives_up_for_now(registry):
 
 
 # -- with servers that are not what they should be -------------------------------------------------------------
-
-Reply = tuple[int, dict[str, str], bytes]
-
-
-@contextmanager
-def server(answer: Callable[[str, str, int], Reply | None]) -> Iterator[tuple[Registry, list[str]]]:
-    """Serve what `answer(method, path, count)` says; None breaks the connection off."""
-    seen: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _any(self):
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            seen.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
-            reply = answer(self.command, self.path, len(seen))
-            if reply is None:
-                self.close_connection = True
-                return
-            status, headers, body = reply
-            self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | headers).items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-            if "Content-Length" in headers:
-                self.close_connection = True
-
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _any  # noqa: N815
-
-        def log_message(self, *_):
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield Registry(f"http://127.0.0.1:{httpd.server_port}", timeout=2), seen
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
-
 
 TYPE = {"Content-Type": OCI_MANIFEST}
 
@@ -476,7 +431,7 @@ def test_a_legal_reference_needs_no_quoting(text):
     assert not set(text) & set("/?#% \r\n")
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)

@@ -13,7 +13,7 @@ from sekisho.canonical import Digest, canonical, digest_of
 from sekisho.errors import PermanentError, Refusal, VerificationError
 from sekisho.evidence import attach_statement
 from sekisho.keys import TrustRoot
-from sekisho.model import EvidenceRef, Image, Layer, Manifests, Offer, Release
+from sekisho.model import Archive, EvidenceRef, Image, Layer, Manifests, Offer, Reason, Release, Result
 from sekisho.oci import OCI_MANIFEST
 from sekisho.registry import Registry
 from sekisho.releases import (
@@ -27,11 +27,16 @@ from sekisho.releases import (
     verify_release,
 )
 from sekisho.releases.artifact import RELEASE_TYPE, release_manifest
+from sekisho.releases.judgement import JUDGE_ID, judgement_input, put_judgement
 from sekisho.releases.rules import RULES, images_of
 from sekisho.statements import PROVENANCE, SBOM, SCAN
 
+from .conftest import POLICIES
+
 NOW = 1_790_000_000
 COMMIT = "c0ffee" + "0" * 34
+FAILED = Reason(rule="r", stage="s", result="fail", message="m")
+COVERAGE = {"os_family": "debian", "os_version": "12", "os_packages": 1, "language_packages": 0, "locked": 0}
 
 
 @dataclass
@@ -57,7 +62,19 @@ class Forger:
         containers = [{"name": self.app, "image": image or self.image.reference}]
         return ({"kind": "Deployment", "spec": {"template": {"spec": {"containers": containers}}}},)
 
-    def offer(self, *, release=None, manifests=None, summary=None, objects=None) -> Offer:
+    def judged(self, *, subject=None, verdict=None, policies=POLICIES) -> Digest:
+        """Keep a judgement beside the release; each argument changes a part of it."""
+        true = self.line.judgement(self.image, Manifests(app=self.app, objects=self.objects()))
+        false = true.model_copy(
+            update={
+                "subject": true.subject.model_copy(update=subject or {}),
+                "verdict": true.verdict.model_copy(update=verdict or {}),
+                "policies": Archive(digest=digest_of(policies), size=len(policies)),
+            }
+        )
+        return put_judgement(self.line.registry, f"releases/{self.app}", false, policies)
+
+    def offer(self, *, release=None, manifests=None, summary=None, objects=None, judgement="") -> Offer:
         """Seal a release; each argument changes a part of it before the next part is made from it."""
         neutral = Manifests(app=self.app, objects=objects or self.objects())
         data = manifests or neutral.canonical()
@@ -72,7 +89,7 @@ class Forger:
             evidence=tuple(self.evidence.values()),
         ).model_copy(update=release or {})
         digest = put_release(line.registry, made, data)
-        statement = summary_statement(digest, made, at=NOW, levels=("SLSA_BUILD_LEVEL_1",))
+        statement = summary_statement(digest, made, at=NOW, levels=("SLSA_BUILD_LEVEL_1",), judgement=judgement)
         statement = summary(statement) if summary else statement
         repository = f"releases/{made.app}"
         attached = attach_statement(line.registry, repository, statement, line.signers["verifier"])
@@ -430,6 +447,134 @@ def test_the_receipt_of_another_release(line, forger):
     assert verify(line, first, require=("verifier", "staging"))
 
 
+# -- rule judgement --------------------------------------------------------------------------------------------
+
+
+def test_a_release_with_its_judgement(line, forger):
+    one = forger("judged")
+    judged = one.judged()
+    verified = verify(line, one.offer(judgement=judged))
+    assert (verified.judged, verified.judgement.verdict.result) == (judged, Result.PASSED)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"verdict": {"result": Result.FAILED}}, "not a PASSED one"),
+        ({"verdict": {"reasons": (FAILED,)}}, "not a PASSED one"),
+        ({"subject": {"problems": (FAILED,)}}, "not a PASSED one"),
+        ({"verdict": {"policy": digest_of(b"lax")}}, "another policy"),
+        ({"verdict": {"commit": "d" * 40}}, "another app or commit"),
+        ({"subject": {"commit": "d" * 40}}, "another app or commit"),
+        ({"verdict": {"app": "other"}}, "another app or commit"),
+        ({"subject": {"app": "other"}}, "another app or commit"),
+        ({"subject": {"image": None}}, "another image"),
+        ({"subject": {"scan": None}}, "another image"),
+        ({"subject": {"manifests": None}}, "another image"),
+        ({"subject": {"manifests": Manifests(app="judged-x", objects=())}}, "another image"),
+    ],
+)
+def test_a_judgement_that_is_not_a_yes_to_this(forger, change, match):
+    one = forger("misjudged")
+    one.refused(one.offer(judgement=one.judged(**change)), "judgement", match)
+
+
+def test_a_judgement_of_another_scan_of_the_same_image(line, forger):
+    """Evidence swapped: the scan that was judged was a clean one, the release carries another."""
+    one = forger("rescanned")
+    judged = one.judged()
+    tool = {"scanner": {"name": "trivy", "version": "0.0.1", "digest": digest_of(b"old")}}
+    manifest = line.attest(one.image, SCAN, change=tool)
+    one.evidence[SCAN] = one.evidence[SCAN].model_copy(update={"manifest": manifest})
+    one.refused(one.offer(judgement=judged), "judgement", "another scan")
+
+
+def test_the_judgement_of_another_release(line, forger):
+    victim, thief = forger("judged-victim"), forger("judged-thief")
+    theirs = victim.judged()
+    thief.refused(thief.offer(judgement=theirs), "judgement", "The judgement is missing")
+    raw = line.registry.get_manifest("releases/judged-victim", theirs)
+    for layer in json.loads(raw.data)["layers"]:
+        line.registry.mount_blob("releases/judged-thief", layer["digest"], "releases/judged-victim")
+    line.registry.put_blob("releases/judged-thief", b"{}")
+    line.registry.put_manifest("releases/judged-thief", raw.data, OCI_MANIFEST)
+    thief.refused(thief.offer(judgement=theirs), "judgement", "another app or commit")
+
+
+def test_something_else_than_a_judgement_is_named_as_one(line, forger):
+    one = forger("no-judgement")
+    offer = one.offer()
+    with pytest.raises(VerificationError, match="not a judgement"):
+        verify(line, one.offer(judgement=offer.release))
+    for name in ("", "sha256:x", digest_of(b"none")):
+
+        def call_it(statement, name=name):
+            item = {"uri": f"registry.sekisho.internal/releases/no-judgement@{name}", "digest": {"sha256": name[7:]}}
+            inputs = [*statement.predicate["inputAttestations"], item]
+            return statement.model_copy(update={"predicate": statement.predicate | {"inputAttestations": inputs}})
+
+        with pytest.raises(VerificationError, match=r"Rule (inputs|judgement)"):
+            verify(line, one.offer(summary=call_it))
+
+
+def test_two_judgements_or_one_out_of_place(line, forger):
+    one = forger("two-judgements")
+    judged, other = one.judged(), one.judged(verdict={"notes": ("Another.",)})
+
+    def arranged(*order):
+        def change(statement):
+            known = statement.predicate["inputAttestations"]
+            more = judgement_input("releases/two-judgements", other)
+            inputs = [([*known, more])[index] for index in order]
+            return statement.model_copy(update={"predicate": statement.predicate | {"inputAttestations": inputs}})
+
+        return change
+
+    assert verify(line, one.offer(judgement=judged))
+    for order in ((0, 1, 2, 3, 4), (3, 0, 1, 2), (0, 1, 2, 3, 3)):
+        one.refused(one.offer(judgement=judged, summary=arranged(*order)), "inputs", "exactly")
+
+
+def test_a_judgement_without_its_policies(line, forger, trust):
+    one = forger("no-policies")
+    offer = one.offer(judgement=one.judged(policies=b"these only"))
+    closure = fetch_closure(line.registry, offer)
+    documents = {digest: data for digest, data in closure.documents.items() if data != b"these only"}
+    encoded = {digest: base64.b64encode(data).decode() for digest, data in documents.items()}
+    report = verify_bundle(ReleaseBundle(offer=offer, documents=encoded).canonical(), trust, at=NOW)
+    assert [check.name for check in report.failures] == ["judgement"]
+
+
+# -- words of the same key ---------------------------------------------------------------------------------------
+
+
+def test_the_judges_word_is_not_the_gatekeepers(forger):
+    """The verifier's key signs what the judge says too: never enough for a release, whatever it covers."""
+    one = forger("judges-word")
+
+    def of_the_judge(statement):
+        return statement.model_copy(update={"predicate": statement.predicate | {"verifier": {"id": JUDGE_ID}}})
+
+    def of_nobody(statement):
+        return statement.model_copy(update={"predicate": statement.predicate | {"verifier": "x"}})
+
+    for change in (of_the_judge, of_nobody):
+        one.refused(one.offer(summary=change), "summary", "not the gatekeeper's word")
+
+
+def test_the_inputs_of_another_release(line, forger):
+    """Each statement named is a true one, of the same image even: but not this release's."""
+    one = forger("inputs-other")
+    other = line.attest(one.image, SCAN, change={"findings": []} | {"coverage": {**COVERAGE, "os_packages": 2}})
+
+    def swap(statement):
+        inputs = [dict(item) for item in statement.predicate["inputAttestations"]]
+        inputs[1] = {"uri": f"registry.sekisho.internal/apps/inputs-other@{other}", "digest": {"sha256": other[7:]}}
+        return statement.model_copy(update={"predicate": statement.predicate | {"inputAttestations": inputs}})
+
+    one.refused(one.offer(summary=swap), "inputs", "exactly")
+
+
 # -- offline ---------------------------------------------------------------------------------------------------
 
 
@@ -461,6 +606,20 @@ def test_a_file_under_another_trust_root(exported, trust):
     assert not report.ok
     assert {check.name for check in report.failures} >= {"evidence"}
     assert "builder" in report.failures[0].detail
+
+
+def test_a_document_without_a_canonical_form_is_refused(line, forger, trust):
+    """10^20 reads as JSON and cannot be written as canonical JSON: a refusal, not a fault that is tried for ever."""
+    one = forger("no-form")
+    data = (
+        Manifests(app=one.app, objects=(*one.objects(), {"n": 12345})).canonical().replace(b"12345", b"1" + b"0" * 20)
+    )
+    offer = one.offer(manifests=data)
+    one.refused(offer, "manifests", "no canonical form")
+    documents = fetch_closure(line.registry, offer).documents
+    encoded = {digest: base64.b64encode(content).decode() for digest, content in documents.items()}
+    report = verify_bundle(ReleaseBundle(offer=offer, documents=encoded).canonical(), trust, at=NOW)
+    assert "manifests" in {check.name for check in report.failures}
 
 
 def test_what_hangs_on_a_failed_rule_is_reported_as_not_checked(line, forger, trust):

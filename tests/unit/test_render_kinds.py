@@ -235,6 +235,38 @@ def test_what_a_cluster_would_drop_or_refuse_is_named(pointer: str) -> None:
     assert versions()[-1] in reason.message
 
 
+def test_a_field_that_only_newer_versions_have() -> None:
+    deployment = json.loads(json.dumps(runs({})))
+    # Came with Kubernetes 1.34.
+    deployment["spec"]["template"]["spec"]["containers"][0]["restartPolicyRules"] = [{"action": "Restart"}]
+    pointer = "/spec/template/spec/containers/0/restartPolicyRules"
+    assert [fault.pointer for fault in faults(deployment, "1.33")] == [pointer]
+    assert faults(deployment, "1.34") == ()
+    (reason,) = schema_reasons([deployment], ("1.33", "1.34"))
+    assert (reason.result, reason.owner) == ("fail", "platform")
+    assert reason.message.endswith("There is no such field. (Kubernetes 1.33)")
+
+
+def test_the_versions_that_are_asked_are_said() -> None:
+    (reason,) = schema_reasons([runs({})], ("1.34", "1.36"))
+    assert (reason.result, reason.message) == ("pass", "All 1 objects fit Kubernetes 1.34, 1.36.")
+    (reason,) = schema_reasons([runs({})])
+    assert reason.message == f"All 1 objects fit Kubernetes {', '.join(versions())}."
+
+
+def test_schemas_say_where_they_are_from() -> None:
+    document = json.loads((ROOT / "sekisho/schemas/kubernetes.json").read_text(encoding="utf-8"))
+    assert set(document["versions"]) == set(versions()) >= {"1.33", "1.34", "1.35", "1.36", "1.37"}
+    for version, source in document["versions"].items():
+        assert source["module"].startswith(f"k8s.io/kubernetes@v{version}.")
+        assert source["sum"].startswith("h1:")
+    # Each version has one form of a definition, and no form stands there twice.
+    for variants in document["definitions"].values():
+        said = [version for variant in variants for version in variant["in"]]
+        assert sorted(said) == sorted(set(said))
+        assert len({json.dumps(variant["schema"], sort_keys=True) for variant in variants}) == len(variants)
+
+
 @pytest.mark.parametrize(
     ("api", "kind", "gone", "instead"),
     [
@@ -244,6 +276,14 @@ def test_what_a_cluster_would_drop_or_refuse_is_named(pointer: str) -> None:
         ("policy/v1beta1", "PodDisruptionBudget", "1.25", "policy/v1"),
         ("autoscaling/v2beta2", "HorizontalPodAutoscaler", "1.26", "autoscaling/v2"),
         ("policy/v1beta1", "PodSecurityPolicy", "1.25", ""),
+        ("flowcontrol.apiserver.k8s.io/v1beta3", "FlowSchema", "1.32", "flowcontrol.apiserver.k8s.io/v1"),
+        (
+            "admissionregistration.k8s.io/v1beta1",
+            "ValidatingAdmissionPolicy",
+            "1.34",
+            "admissionregistration.k8s.io/v1",
+        ),
+        ("networking.k8s.io/v1beta1", "ServiceCIDR", "1.37", "networking.k8s.io/v1"),
     ],
 )
 def test_removed_apis_are_named_with_their_version(api: str, kind: str, gone: str, instead: str) -> None:
@@ -254,6 +294,12 @@ def test_removed_apis_are_named_with_their_version(api: str, kind: str, gone: st
     (reason,) = schema_reasons([obj])
     assert reason.result == "fail"
     assert f"removed in Kubernetes {gone}" in reason.message
+
+
+def test_an_api_is_removed_where_the_asked_versions_no_longer_have_it() -> None:
+    obj = {"apiVersion": "networking.k8s.io/v1beta1", "kind": "ServiceCIDR", "metadata": {"name": "old"}}
+    assert [item.result for item in schema_reasons([obj], ("1.33", "1.36"))] == ["pass"]
+    assert [item.result for item in schema_reasons([obj], ("1.33", "1.37"))] == ["fail"]
 
 
 def test_there_are_schemas_for_every_kind_that_a_workload_may_have() -> None:

@@ -95,9 +95,21 @@ def test_files_are_given_as_they_are_and_noted(index: Upstream, resolver: Resolv
         "maven/org/a/maven-metadata.xml": sha256(b"<metadata/>"),
     }
     assert resolver.failure is None
+    assert not resolver.lasting  # a list of versions is in it
     # What never changes is asked for once; what may change, each time.
     assert index.asked.count("/maven/org/a/1/a-1.jar") == 1
     assert index.asked.count("/maven/org/a/maven-metadata.xml") == 2
+
+
+def test_a_record_of_fixed_files_alone_lasts(index: Upstream, resolver: Resolver) -> None:
+    index.replies["/maven/org/a/1/a-1.jar"] = b"jar"
+    line = Line(resolver)
+    for path in ("org/a/1/a-1.jar", "org/b/maven-metadata.xml"):  # the second is not there, and so is not given
+        line.request("GET", f"/maven/{path}")
+        line.getresponse().read()
+    line.close()
+    assert [*resolver.recorded] == ["maven/org/a/1/a-1.jar"]
+    assert resolver.lasting
 
 
 def answer_text(status: int) -> bytes:

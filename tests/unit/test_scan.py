@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from scan_cases import ADVISORIES, BASE, TOKEN, World, ids, installed, jar, put_fake
+from signing_cases import Down
+from signing_cases import broken as unreachable
 
 from sekisho.advisories import REPOSITORY, TAG, push_database
 from sekisho.errors import PermanentError, Refusal, SekishoError, TemporaryError, VerificationError
@@ -22,7 +24,7 @@ from sekisho.oci import OCI_MANIFEST, Descriptor, make_manifest
 from sekisho.stage import run_stage
 from sekisho.statements import SBOM, SCAN
 from sekisho.tools import trivy as find_trivy
-from stages.scan import ensure_database, parse, scan_tree
+from stages.scan import ensure_database, parse, scan_tree, trivy
 from stages.scan.sbom import components_of, make_sbom, sbom_bytes
 
 
@@ -79,6 +81,18 @@ def test_everything_is_looked_at_and_each_finding_has_an_owner(world: World) -> 
         subject.image.repository, scan.sbom
     )
     assert {kind: len(items) for kind, items in found.items()} == {SCAN: 1, SBOM: 1}
+
+
+def test_the_runtime_is_the_platforms_and_what_is_locked_the_workloads(world: World) -> None:
+    (world.tree / "requirements.txt").write_text("holey==1.0\nholey-not==1\n")
+    runtime = {f"usr/lib/python3/{name}": text for name, text in installed("holey", "1.0").items()}
+    scan = world.stage.perform(world.subject("scan-owners", {**BASE, **runtime}, {"app/x": "x"}))
+    found = {(item.where, item.owner) for item in scan.findings if item.package == "holey"}
+    assert found == {
+        ("usr/lib/python3/opt/deps/holey-1.0.dist-info/METADATA", "platform"),
+        ("requirements.txt", "workload"),
+    }
+    assert {item.purl for item in scan.findings if item.package == "holey"} == {"pkg:pypi/holey@1.0"}
 
 
 def test_what_was_locked_but_not_installed_and_an_unknown_system_have_not_been_scanned(world: World) -> None:
@@ -182,6 +196,8 @@ REPORT = 'for word; do case "$last" in --output) out="$word";; esac; last="$word
         pytest.param("exit 0", TemporaryError, id="says nothing"),
         pytest.param("kill -9 $$", TemporaryError, id="is killed"),
         pytest.param("echo 'FATAL dial tcp: connection refused' >&2; exit 1", TemporaryError, id="no registry"),
+        pytest.param("echo 'write /x: no space left on device' >&2; exit 1", TemporaryError, id="no room"),
+        pytest.param("echo 'fatal error: runtime: out of memory' >&2; exit 2", TemporaryError, id="no memory"),
         pytest.param(f'{REPORT}; echo \'{{"SchemaVersion": 2, "Resu\' > "$out"', TemporaryError, id="is cut off"),
         pytest.param(f'{REPORT}; echo "{{}}" > "$out"', PermanentError, id="another form"),
         pytest.param(f'{REPORT}; echo \'{{"SchemaVersion": 2, "ArtifactType": "container_image"}}\' > "$out"',
@@ -196,6 +212,13 @@ def test_a_scanner_that_breaks_is_never_an_empty_report(
     with pytest.raises(error):
         world.stage.perform(subject)
     assert world.stage.find(subject) is None
+
+
+def test_a_scanner_that_does_not_end_is_ended(world: World, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake("exec sleep 60")
+    monkeypatch.setattr(trivy, "_GRACE", 0.1)
+    with pytest.raises(TemporaryError, match="did not end in time"):
+        trivy.scan(world.folder / "fake-trivy", "fs", str(world.tree), (), cache=world.cache, seconds=0.1)
 
 
 def test_an_unknown_scanner_is_not_run(world: World, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,3 +310,16 @@ def test_a_folder_is_scanned_before_there_is_an_image(world: World) -> None:
     assert isinstance(database.identity, AdvisoryDatabase)
     full = scan_tree(world.tree, cache=world.folder / "laptop", database=database, manifests=subject.manifests)
     assert {"secret", "vulnerability", "misconfiguration"} == {item.kind for item in full}
+
+
+def test_a_scanner_whose_signer_is_down_is_tried_again(world: World) -> None:
+    subject = world.subject("scan-signer", BASE, {"app/x": "x"})
+    world.stage._signer = Down(world.signer, unreachable)
+    with pytest.raises(TemporaryError, match="The scanner's signer failed: ConnectionRefusedError"):
+        run_stage(world.stage, subject)
+    assert world.stage.find(subject) is None
+    assert world.registry.referrers(subject.image.repository, subject.image.digest) == ()
+
+    world.stage._signer = world.signer
+    assert not run_stage(world.stage, subject).found
+    assert run_stage(world.stage, subject).found

@@ -10,6 +10,7 @@ from sekisho.canonical import Digest, digest_of, digest_of_json, hex_of
 from sekisho.errors import PermanentError, Refusal, TemporaryError, VerificationError
 from sekisho.keys import TrustRoot
 from sekisho.model import Manifests, Offer, Reason, Result
+from sekisho.oci import OCI_INDEX, fallback_tag, make_index
 from sekisho.registry import Registry
 from sekisho.releases import verify_release
 from sekisho.releases.judgement import load_judgement
@@ -151,6 +152,24 @@ def test_the_judgement_is_kept_beside_the_release(line):
     assert [item["digest"]["sha256"] for item in inputs] == [
         hex_of(digest) for digest in (*(item.manifest for item in sealed.release.evidence), verified.judged)
     ]
+
+
+def test_the_judged_scan_counts_also_where_another_tool_sorted_the_list(line):
+    """cosign sorts the index by digest when it adds to it: the last of the list is then any of them."""
+    subject = line.seal_input("seal-sorted")
+    image = subject.judgement.subject.image
+    database = {"digest": digest_of(b"newer"), "updated_at": "2026-11-09T00:00:00Z", "kind": "sample"}
+    newest = line.attest(image, SCAN, change={"database": database})
+    entries = line.registry.referrers(image.repository, Digest(image.digest))
+    found = set()
+    for order in (entries, entries[::-1], sorted(entries, key=lambda entry: entry.digest)):
+        line.registry.put_manifest(
+            image.repository, make_index(tuple(order)), OCI_INDEX, tag=fallback_tag(Digest(image.digest))
+        )
+        sealed = line.seal_stage().perform(subject)
+        found |= {item.manifest for item in sealed.release.evidence if item.predicate_type == SCAN}
+    assert len(found) == 1
+    assert newest not in found
 
 
 def test_an_interrupted_seal_is_taken_up(line, monkeypatch):

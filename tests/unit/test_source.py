@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
+from git_cases import Repository
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekisho.errors import PermanentError, Refusal
 from stages import source
 from stages.trees import Limits, check_links, check_name, check_prefixes
-
-GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent",
-       "GIT_AUTHOR_NAME": "Ada\x1b[31m", "GIT_AUTHOR_EMAIL": "ada@example.com", "GIT_COMMITTER_NAME": "Ada",
-       "GIT_COMMITTER_EMAIL": "ada@example.com", "GIT_AUTHOR_DATE": "1760000000 +0000",
-       "GIT_COMMITTER_DATE": "1760000001 +0200"}  # fmt: skip
-
-
-class Repository:
-    """A bare repository whose trees are written entry by entry, also such as git itself would not write."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        subprocess.run(["git", "init", "-q", "--bare", str(path)], env=GIT, check=True)
-
-    def git(self, *words: str, data: bytes = b"") -> str:
-        done = subprocess.run(
-            ["git", "-C", str(self.path), *words], input=data, env=GIT, check=True, capture_output=True
-        )
-        return done.stdout.decode().strip()
-
-    def blob(self, data: bytes) -> str:
-        return self.git("hash-object", "-w", "--stdin", data=data)
-
-    def tree(self, *entries: tuple[str, str, str]) -> str:
-        raw = b"".join(f"{mode} {name}\0".encode() + bytes.fromhex(sha) for mode, name, sha in entries)
-        return self.git("hash-object", "-w", "-t", "tree", "--stdin", "--literally", data=raw)
-
-    def commit(self, *entries: tuple[str, str, str]) -> str:
-        return self.git("commit-tree", "-m", "one", self.tree(*entries))
 
 
 @pytest.fixture

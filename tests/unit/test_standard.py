@@ -93,6 +93,18 @@ def test_each_language_has_an_image_to_run_on_and_one_to_build_in_of_the_same_ve
     assert all("socat" in image.recipe.packages for image in build)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_workload_is_process_1_where_a_signal_without_a_handler_is_lost(language):
+    by_name = {image.name: image for image in load_spec(POLICIES / SPEC_FILE).images}
+    image = next(image for image in by_name.values() if (image.language, image.kind) == (language, "run"))
+    assert image.recipe.entrypoint == ("/usr/bin/catatonit", "--")
+    packages = set(image.recipe.packages)
+    while image.recipe.parent:
+        image = by_name[image.recipe.parent]
+        packages |= set(image.recipe.packages)
+    assert "catatonit" in packages
+
+
 @pytest.mark.parametrize("name", ["node", "go", "rust"])
 def test_where_no_shell_is_needed_there_is_none(name):
     by_name = {image.name: image for image in load_spec(POLICIES / SPEC_FILE).images}

@@ -15,18 +15,20 @@ from sekisho.advisories import push_database
 from sekisho.builds import BuildRules
 from sekisho.canonical import Digest, digest_of
 from sekisho.cli import main as cli
-from sekisho.errors import PermanentError, TemporaryError, VerificationError
+from sekisho.errors import Held, PermanentError, TemporaryError, VerificationError
 from sekisho.evidence import find_statements
 from sekisho.feed import FeedStore, create_feed_app
 from sekisho.keys import FileSigner, Role, TrustRoot, trusted_key
-from sekisho.limits import Waiver, load_limits
+from sekisho.limits import load_limits
 from sekisho.model import Result, StandardImage
 from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, make_manifest
+from sekisho.own_advisories import OwnAdvisories, push_own
 from sekisho.registry import Registry
 from sekisho.stage import run_stage
 from sekisho.standard import LockedArchive, LockEntry, StandardFile, StandardImages
 from sekisho.statements import PROVENANCE, SBOM, SCAN, SUMMARY, verify_statement
 from sekisho.tools import trivy as find_trivy
+from sekisho.waivers import Waiver
 from stages.build import Builder
 from stages.build.compose import LAYER_TYPE
 from stages.build.pack import Entry, write_layer
@@ -164,9 +166,7 @@ def test_a_planted_advisory_refuses_the_image_and_a_fresh_database_clears_it(wor
     assert [waiting.name for waiting in stage.pending()] == ["tool"]
     verdict = run_stage(stage, image).value
     assert (verdict.result, verdict.findings) == (Result.FAILED, {"CRITICAL": 1})
-    with pytest.raises(
-        PermanentError, match=r"has not passed its own gate: CRITICAL CVE-2000-0001 in libold1"
-    ) as caught:
+    with pytest.raises(Held, match=r"has not passed its own gate: CRITICAL CVE-2000-0001 in libold1") as caught:
         stage.cleared(image)
     assert "platform team" in caught.value.remedy
     assert not stage.passed(image)
@@ -174,6 +174,25 @@ def test_a_planted_advisory_refuses_the_image_and_a_fresh_database_clears_it(wor
     world.time += 60
     run_stage(stage, image)
     stage.cleared(image)
+
+
+def test_what_the_operator_denies_refuses_a_standard_image_too(fresh_registry_url: str, tmp_path: Path) -> None:
+    world = World(fresh_registry_url, tmp_path)
+    image, images = world.image(FILES)
+    stage = world.stage(images)
+    assert run_stage(stage, image).value.result is Result.PASSED
+    one = {"id": "ACME-2026-0001", "ecosystem": "debian", "package": "libold", "versions": "all",
+           "title": "denied by the operator"}  # fmt: skip
+    own = {"format": "sekisho.dev/advisories/v1", "owner": "security team", "advisories": [one]}
+    push_own(world.registry, OwnAdvisories.model_validate(own))
+    assert [waiting.name for waiting in stage.pending()] == ["tool"]
+    verdict = run_stage(stage, image).value
+    assert [(reason.rule, reason.owner) for reason in verdict.failures] == [("scan/vulnerabilities", "platform")]
+    assert (
+        "ACME-2026-0001 in libold1 1.0-1: denied by the operator (from own advisories)" in verdict.failures[0].message
+    )
+    push_own(world.registry, OwnAdvisories.model_validate({**own, "advisories": []}))
+    assert run_stage(stage, image).value.result is Result.PASSED
 
 
 def test_a_no_is_signed_but_never_beside_the_image(world: World) -> None:
@@ -211,7 +230,7 @@ def test_what_the_scanner_did_not_see_or_should_not_see_has_not_passed(
     verdict = run_stage(world.stage(images), image).value
     assert verdict.result is Result.FAILED
     assert rule in {reason.rule for reason in verdict.failures}
-    assert {reason.owner for reason in verdict.failures} <= {"platform", "workload"}
+    assert {reason.owner for reason in verdict.failures} == {"platform"}
 
 
 def test_an_image_past_its_end_of_life_loses_its_yes_without_any_scan(world: World) -> None:
@@ -278,7 +297,7 @@ def test_a_builder_asks_before_it_reads_an_image_and_each_time(world: World, tmp
     world.advise(BAD)
     world.time += 60
     run_stage(stage, image)
-    with pytest.raises(PermanentError, match="has not passed its own gate"):
+    with pytest.raises(Held, match="has not passed its own gate"):
         builder.base(image)
 
 

@@ -254,7 +254,7 @@ def test_rule_6_the_hint_of_another_trusted_key_fails(bundle, verify, signers):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("_type", "https://in-toto.io/Statement/v0.1"),
+        ("_type", "https://in-toto.io/Statement/v0.2"),
         ("_type", None),
         ("subject", []),
         ("subject", {}),
@@ -267,6 +267,9 @@ def test_rule_6_the_hint_of_another_trusted_key_fails(bundle, verify, signers):
         ("predicateType", None),
         ("predicateType", 1),
         ("predicate", "x"),
+        ("predicate", ""),
+        ("predicate", []),
+        ("predicate", 0),
         ("extra", 1),
     ],
 )

@@ -106,7 +106,8 @@ def site() -> Iterator[Upstream]:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Upstream) -> Path:
     """A home of its own, every official address led to the site, and a `go` that writes what it is told to."""
     for source in LOCK.sources:
-        monkeypatch.setenv(source.mirror, site.url)
+        if source.mirror:
+            monkeypatch.setenv(source.mirror, site.url)
     monkeypatch.setenv(LOCK.go.mirror, site.url)
     monkeypatch.setenv("SEKISHO_HOME", str(tmp_path / "home"))
     for name in ("http_proxy", "https_proxy", "all_proxy", "SEKISHO_TOOLS_SOURCE", locate.SCANNER_PATH):
@@ -197,12 +198,15 @@ def test_the_pinned_go_builds_every_pinned_module() -> None:
 def test_the_modules_pin_the_version_that_the_lock_names() -> None:
     for source in LOCK.sources:
         directory = lock.module_directory(source)
-        assert re.search(
-            rf"^require {source.module} v{source.version}$", (directory / "go.mod").read_text(), re.MULTILINE
-        )
+        required = rf"^(require|\t){{1}} ?{source.module} v{source.version}$"
+        assert re.search(required, (directory / "go.mod").read_text(), re.MULTILINE)
         assert f"{source.module} v{source.version} h1:" in (directory / "go.sum").read_text()
+        own = f"sekisho.local/{source.name}"
         for pin in source.tools:
-            assert f'"{pin.package}"' in (directory / "tools.go").read_text()
+            if pin.package == own:
+                assert "package main" in (directory / "main.go").read_text()
+            else:
+                assert f'"{pin.package}"' in (directory / "tools.go").read_text()
 
 
 # -- what is there ---------------------------------------------------------------------------------------------
@@ -355,6 +359,51 @@ def test_an_archive_gives_its_one_binary(machine: Path, site: Upstream) -> None:
     assert status.problem == ""
     assert (machine / "home" / "bin" / "coredns").read_bytes() == COREDNS
     assert {path.name for path in (machine / "home" / "bin").iterdir()} <= {"coredns", "manifest.json"}
+
+
+@pytest.fixture
+def cosign_site(site: Upstream) -> str:
+    """A site with cosign as its project publishes it: bare, and one file with the checksums of all downloads."""
+    name = f"cosign-linux-{lock.architecture()}"
+    data = b"#!/bin/sh\necho GitVersion: v3.1.3\n"
+    site.files[f"/v3.1.3/{name}"] = data
+    digest = hashlib.sha256(data).hexdigest()
+    site.files["/v3.1.3/cosign_checksums.txt"] = (
+        f"{'0' * 64}  {name}.sig\n{digest}  {name}\n{'1' * 64}  cosign-windows-{name}\n".encode()
+    )
+    return digest
+
+
+@pytest.mark.usefixtures("cosign_site")
+def test_the_checksum_is_found_by_name_in_a_file_of_many(machine: Path, site: Upstream) -> None:
+    status, _ = bring("cosign")
+    assert status.problem == ""
+    assert "downloaded from" in status.how
+    fake_go(machine / "go" / "go", 'printf "#!/bin/sh\\necho GitVersion: v3.1.3\\n" > "$out"')
+    site.files["/v3.1.3/cosign_checksums.txt"] = f"{'0' * 64}  cosign-other\n".encode()
+    (machine / "home" / "bin" / "cosign").unlink()
+    status, said = bring("cosign")
+    assert any("holds no sha256 digest of cosign-linux" in line for line in said)
+
+
+@pytest.mark.usefixtures("machine")
+def test_the_tests_tools_are_a_group_of_their_own() -> None:
+    named = {group: {pin.name for source, pin in LOCK.managed() if source.group == group} for group in ("line", "test")}
+    assert named["test"] == {"cosign", "crane", "referrers-registry"}
+    assert "kubelet" in named["line"]
+    assert {status.name for status in report(versions=False, group="test")} == named["test"]
+    assert not {status.name for status in report(versions=False)} & named["test"]
+
+    with pytest.raises(PermanentError, match="ensure --group test"):
+        tool("cosign")
+
+
+def test_what_is_published_nowhere_is_built(machine: Path, site: Upstream) -> None:
+    fake_go(machine / "go" / "go", 'printf "#!/bin/sh\\necho 0.22.1\\n" > "$out"')
+    status, said = bring("crane")
+    assert status.how.startswith("built from the Go module github.com/google/go-containerregistry@v0.22.1")
+    assert any("crane: none is published" in line for line in said)
+    assert not [line for line in site.asked if "crane" in line or "go-containerregistry" in line]
 
 
 def test_another_version_than_the_pinned_is_refused(machine: Path, site: Upstream) -> None:

@@ -61,8 +61,10 @@ def find_packages(project: Project, settings: PyProject, target: Target) -> Pack
     """Return what the workload has locked, or how it is resolved.
 
     Raises:
-        Refusal: a lock file is not one, or nothing says which packages are wanted.
+        Refusal: a lock file is not one, a file is not UTF-8, or nothing says which packages are wanted.
     """
+    for name in UNLOCKED_FILES:
+        project.text(name, limit=MAX_BYTES)  # PowerShell's `pip freeze >` writes UTF-16, which no tool reads
     data = project.read(REQUIREMENTS, limit=MAX_BYTES)
     if data is not None and HASHED.search(data):
         others = tuple(name for name in TOOL_LOCKS if project.has(name))

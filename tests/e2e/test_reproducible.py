@@ -1,0 +1,82 @@
+"""The same files on the same standard images give the same digest, for each language, whatever is around them.
+
+Real builds in the build zone's engine. The second one has a cache of its own (cold), another folder, files that are of
+another day and another owner, another umask, home, time zone and language, and the line's own clock a year ahead. The
+third finds everything of the first (warm). A sandbox's clock is the machine's: between the builds it has gone on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from stages.build.__main__ import Bench
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("zones")]
+ROOT = Path(__file__).parents[2]
+YEAR = 365 * 86_400
+EXAMPLES = {"python": "guestbook", "node": "palette", "go": "tegata", "static": "site"}
+# Rust's and Java's examples take minutes to compile without a cache; these have one dependency, and all the steps.
+CARGO = {
+    "Cargo.toml": '[package]\nname = "hello"\nversion = "0.1.0"\nedition = "2021"\n\n[dependencies]\nitoa = "1"\n',
+    "src/main.rs": 'fn main() { println!("{}", itoa::Buffer::new().format(env!("CARGO_PKG_VERSION").len())); }\n',
+}
+MAVEN = {
+    "pom.xml": """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+  <groupId>org.example</groupId><artifactId>hello</artifactId><version>1.0</version>
+  <properties><maven.compiler.release>17</maven.compiler.release>
+    <project.build.sourceEncoding>UTF-8</project.build.sourceEncoding></properties>
+  <build><plugins><plugin><artifactId>maven-jar-plugin</artifactId><configuration><archive><manifest>
+    <mainClass>org.example.Hello</mainClass></manifest></archive></configuration></plugin></plugins></build>
+</project>
+""",
+    "src/main/java/org/example/Hello.java": "package org.example;\n\npublic class Hello {\n"
+    '  public static void main(String[] words) { System.out.println("hello"); }\n}\n',
+}
+WRITTEN: Mapping[str, Mapping[str, str]] = {"rust": CARGO, "java": MAVEN}
+
+
+def workload(language: str, folder: Path) -> Path:
+    """Write a workload of a language into a folder."""
+    if language in EXAMPLES:
+        ignored = shutil.ignore_patterns("__pycache__", "node_modules", "target")
+        return Path(shutil.copytree(ROOT / "examples" / EXAMPLES[language], folder, ignore=ignored))
+    for name, text in WRITTEN[language].items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("language", [*EXAMPLES, *WRITTEN])
+def test_the_same_files_give_the_same_image(language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Bench(cache=tmp_path / "cache", policies=ROOT / "policies")
+    name = f"same-{language}"
+    first, _ = one.build(workload(language, tmp_path / "here"), name=name)
+
+    elsewhere = workload(language, tmp_path / "some" / "where" / "else")
+    for path in elsewhere.rglob("*"):
+        os.utime(path, (1, 1))
+        os.chown(path, 12345, 12345)
+    now = time.time
+    umask = os.umask(0o077)
+    try:
+        with monkeypatch.context() as other:
+            other.setattr(time, "time", lambda: now() + YEAR)
+            for variable, value in {"HOME": "/nonexistent", "USER": "nobody", "TZ": "Pacific/Kiritimati",
+                                    "LANG": "tr_TR.UTF-8", "LC_ALL": "C", "PYTHONHASHSEED": "7"}.items():  # fmt: skip
+                other.setenv(variable, value)
+            cold, _ = Bench(cache=tmp_path / "other-cache", policies=ROOT / "policies").build(
+                elsewhere, name=name, resolved=first.resolved
+            )
+    finally:
+        os.umask(umask)
+    warm, _ = one.build(elsewhere, name=name, resolved=first.resolved)
+    assert first.image.digest == cold.image.digest == warm.image.digest
+    # What is cold ran its steps, what is warm took what was kept: else this test shows nothing.
+    assert cold.made.logs.keys() == first.made.logs.keys()
+    assert len(warm.made.logs) <= len(cold.made.logs)
