@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.commits import waits_for_advisories
 from flows.context import Gatekeeper, gatekeeper
 from flows.glue import alive, in_markdown, in_words, leave_artifact, step
 from sekisho.errors import Refusal, SekishoError, VerificationError
@@ -225,6 +226,8 @@ def _released(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> li
         return [f"Release {sealed.digest}", "The outer loop takes it from here: staging pulls it now."]
     if verdict.result is Result.PASSED:
         return [f"Not released: {branch} is not a release branch."]
+    if waits_for_advisories(verdict):
+        return ["Nothing was released. The commit is judged again by itself when the mirror has fresh advisories."]
     return ["Nothing was released. The commit is stored; push a new one."]
 
 

@@ -220,10 +220,7 @@ def _database(scan: Scan, limits: Limits, now: dt.datetime) -> tuple[Reason, lis
     if database.kind == "sample":
         note = "Sample advisories: a small database for demo and tests, so that a pass says little about real ones."
         return reason("scan/database", "pass", "A sample database; its age is not judged.", owner="platform"), [note]
-    remedy = (
-        "The platform team brings a fresh advisory database into the mirror. Nothing is wrong with the commit: "
-        "push it once more then (git commit --allow-empty)."
-    )
+    remedy = "The platform team brings a fresh advisory database into the mirror; the line judges it again then."
     try:
         updated = dt.datetime.fromisoformat(database.updated_at)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -42,13 +43,22 @@ class Fault:
     def chapter(self) -> str:
         return self.name.partition("/")[0]
 
+    @property
+    def id(self) -> str:
+        return self.name.partition("/")[2]
 
-CATALOGUE: dict[str, Fault] = {}
+
+CATALOGUE: dict[str, tuple[Fault, str]] = {}
+"""Each fault with its test: `file::function[id]`."""
 
 
 def faults(*found: Fault) -> Callable[[Any], Any]:
     """Declare the faults that a test makes; the test gets one at a time as `fault`."""
-    for fault in found:
-        assert fault.chapter in CHAPTERS
-        CATALOGUE[fault.name] = fault
-    return pytest.mark.parametrize("fault", found, ids=[fault.name.partition("/")[2] for fault in found])
+
+    def declared(test: Any) -> Any:
+        for fault in found:
+            assert fault.chapter in CHAPTERS
+            CATALOGUE[fault.name] = (fault, f"{Path(test.__code__.co_filename).name}::{test.__name__}[{fault.id}]")
+        return pytest.mark.parametrize("fault", found, ids=[fault.id for fault in found])(test)
+
+    return declared

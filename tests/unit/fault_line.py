@@ -53,6 +53,7 @@ from stages.build import BuildInput
 from stages.build.compose import LAYER_TYPE
 from stages.build.pack import Entry, write_layer
 from stages.build.stage import BuildRecord
+from stages.judge import Rules, load_rules
 from stages.source import workload
 
 APP = "shop"
@@ -103,6 +104,7 @@ GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "PATH": "/u
        "GIT_AUTHOR_NAME": "Ada", "GIT_AUTHOR_EMAIL": "ada@example.com", "GIT_COMMITTER_NAME": "Ada",
        "GIT_COMMITTER_EMAIL": "ada@example.com", "GIT_AUTHOR_DATE": "1760000000 +0000",
        "GIT_COMMITTER_DATE": "1760000000 +0000"}  # fmt: skip
+_RULES: list[Rules] = []
 _LATER = 1.0
 """Seconds; a longer sleep of the zone's loops is the wait before a commit is judged again."""
 
@@ -250,12 +252,17 @@ class GateLine:
         self.direct = Registry(place.proxy.upstream)
         """The registry itself, past the proxy."""
         self.timeout = 20.0
+        self.reads_policies = False
+        """Whether a test changes the policies folder."""
         self.tries = glue._RETRIES + 1
         """How often the engine's task tries a stage that has a temporary error."""
         self.new_loop()
         monkeypatch.setenv("SEKISHO_HOME", str(home))
         monkeypatch.setattr(registry_http, "_FIRST_DELAY", 0.0005)
-        monkeypatch.setattr(context, "Registry", lambda _: Registry(place.proxy.url, timeout=self.timeout))
+        self.through = place.proxy.url
+        """Where the line finds its registry."""
+        monkeypatch.setattr(context, "Registry", lambda _: Registry(self.through, timeout=self.timeout))
+        monkeypatch.setattr(context, "load_rules", self._rules)
         monkeypatch.setattr(inner, "step", self._step)
         monkeypatch.setattr(inner, "leave_artifact", self._no_page)
         monkeypatch.setattr(inner, "alive", _nothing)
@@ -277,6 +284,14 @@ class GateLine:
         self.loop.run_until_complete(self._end())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
+
+    def _rules(self, folder: Path) -> Rules:
+        """Read the policies; the project's own are read once for all tests."""
+        if self.reads_policies:
+            return load_rules(folder)
+        if not _RULES:
+            _RULES.append(load_rules(folder))
+        return _RULES[0]
 
     # -- the engine's place ----------------------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
     Fault("database/garbage", "its content is no database", "retried", "The advisory database is damaged", WHOLE),
 )
 def test_a_database_that_is_not_whole_scans_nothing(built: GateLine, fault: Fault) -> None:
-    layer = BROKEN[fault.name.partition("/")[2]](database_layer(dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)))
+    layer = BROKEN[fault.id](database_layer(dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)))
     push_database(built.direct, layer)
     check_and_mend(built, fault)
 

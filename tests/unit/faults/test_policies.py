@@ -85,6 +85,7 @@ ADMISSION = f"admission/{RULE}"
 )  # fmt: skip
 def test_without_whole_policies_the_zone_does_not_start(scanned: GateLine, fault: Fault, tmp_path: Path) -> None:
     line, policies = scanned, scanned.home.policies
+    line.reads_policies = True
     kept = {path: path.read_bytes() for path in policies.rglob("*") if path.is_file()}
     push = Push(app=APP, commit=line.place.commit, branch="main")
     (line.home.git / "queue" / "entry.json").write_text(json.dumps(push.model_dump()))

@@ -63,6 +63,7 @@ def _judge_and_die(line: GateLine, place: Place, writes: int) -> None:
 )
 def test_kill_after_each_write_and_the_next_run_completes_it(place: Place, scanned: GateLine, fault: Fault) -> None:
     line, killed = scanned, 0
+    line.through = place.proxy.upstream
     for writes in range(MOST):
         line.start()
         if not killed_after(line, place, writes):
