@@ -79,21 +79,30 @@ def test_a_database_that_is_not_one_is_not_scanned_with(
 
 
 @pytest.mark.parametrize(
-    ("content", "error", "said"),
+    ("content", "said"),
     [
-        ({"metadata.json": METADATA}, PermanentError, "not whole"),
-        ({"trivy.db": b"x"}, PermanentError, "not whole"),
-        ({"trivy.db": b"x", "metadata.json": METADATA, "../x": b""}, PermanentError, "holds '../x'"),
-        ({"trivy.db": b"x", "metadata.json": b"{"}, PermanentError, "no valid metadata"),
-        ({"trivy.db": b"x", "metadata.json": b'{"Version": 2}'}, PermanentError, "no valid metadata"),
-        ({"trivy.db": b"x", "metadata.json": METADATA.replace(b": 2,", b": 1,")}, PermanentError, "schema 1, not 2"),
-        ({"trivy.db": b"x", "metadata.json": METADATA.replace(b"2026-01-02", b"2999-01-02")}, Refusal, "future"),
+        ({"metadata.json": METADATA}, "not whole"),
+        ({"trivy.db": b"x"}, "not whole"),
+        ({"trivy.db": b"x", "metadata.json": METADATA, "../x": b""}, "holds '../x'"),
     ],
 )
-def test_an_artifact_of_another_form(
-    world: World, content: dict[str, bytes], error: type[Exception], said: str
-) -> None:
+def test_an_artifact_of_another_form(world: World, content: dict[str, bytes], said: str) -> None:
     offer(world, packed(content))
+    with pytest.raises(PermanentError, match=said):
+        ensure_database(world.registry, world.cache)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error", "said"),
+    [
+        (b"{", PermanentError, "no valid metadata"),
+        (b'{"Version": 2}', PermanentError, "no valid metadata"),
+        (METADATA.replace(b": 2,", b": 1,"), PermanentError, "schema 1, not 2"),
+        (METADATA.replace(b"2026-01-02", b"2999-01-02"), Refusal, "future"),
+    ],
+)
+def test_a_database_with_other_metadata(world: World, metadata: bytes, error: type[Exception], said: str) -> None:
+    offer(world, packed({"trivy.db": bolt(world.folder, KNOWN), "metadata.json": metadata}))
     with pytest.raises(error, match=said):
         ensure_database(world.registry, world.cache)
 

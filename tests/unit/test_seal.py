@@ -210,10 +210,10 @@ def test_only_the_verifier_seals(line):
     with pytest.raises(PermanentError, match="verifier's key"):
         SealStage(line.registry, line.trust, line.signers["builder"])
     stranger = SealStage(line.registry, line.trust, line.signers["stranger"], clock=lambda: NOW)
-    with pytest.raises(VerificationError, match="not trusted as verifier"):
+    with pytest.raises(PermanentError, match="not in the trust root"):
         run_stage(stranger, line.seal_input("seal-stranger"))
     nobody = SealStage(line.registry, TrustRoot(keys=()), line.signers["verifier"], clock=lambda: NOW)
-    with pytest.raises(Refusal):
+    with pytest.raises(PermanentError, match="not in the trust root"):
         run_stage(nobody, line.seal_input("seal-nobody"))
 
 
