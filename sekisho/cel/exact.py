@@ -64,7 +64,7 @@ _FOLDED: dict[str, Callable[[str], bytearray]] = {
 }
 _KEEP = frozenset(
     {"_?_:_", "_[_]", "_[?_]", "_+_", "optional.of", "value", "hasValue", "or", "orValue", "@not_strictly_false"}
-    | {"reverse", "slice", "size", "cel.@mapInsert"}
+    | {"reverse", "slice", "size"}
 )
 """Functions that hand a value on without looking at it."""
 _IN_PLACE = frozenset({"add", "sub", "asInteger", "isInteger"})
