@@ -256,6 +256,7 @@ class GateLine:
         """Whether a test changes the policies folder."""
         self.tries = glue._RETRIES + 1
         """How often the engine's task tries a stage that has a temporary error."""
+        self._loops: list[asyncio.AbstractEventLoop] = []
         self.new_loop()
         monkeypatch.setenv("SEKISHO_HOME", str(home))
         monkeypatch.setattr(registry_http, "_FIRST_DELAY", 0.0005)
@@ -276,7 +277,9 @@ class GateLine:
 
     def new_loop(self) -> None:
         """Begin with a loop of one's own, as a process that was forked must."""
-        self.loop = asyncio.new_event_loop()
+        # An older one is kept: closing it would unregister its wake-up from the poll that a forked process shares.
+        self._loops.append(asyncio.new_event_loop())
+        self.loop = self._loops[-1]
         self._rest, self._go = asyncio.Event(), asyncio.Event()
 
     def close(self) -> None:
