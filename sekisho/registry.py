@@ -298,7 +298,7 @@ class Registry:
                 already are as they should be.
 
         Raises:
-            TemporaryError: others wrote in between, every time.
+            TemporaryError: what was written was not there afterwards, every time.
         """
         with turn(f"{self.url} {repository}:{tag}", self._locks):
             for attempt in range(_ATTEMPTS + 1):
@@ -309,7 +309,10 @@ class Registry:
                 if attempt:
                     wait(attempt)
                 self.put_manifest(repository, data, media_type, tag=tag)
-        raise TemporaryError("Other writers changed the same tag each time.", where=f"{self.url} {repository}:{tag}")
+        raise TemporaryError(
+            "What was written to a tag was not there when it was read back: the registry forgets, or others write it.",
+            where=f"{self.url} {repository}:{tag}",
+        )
 
     # -- inside --------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from sekisho.keys import FileSigner
 from sekisho.model import Image, Result, Scan, SealedRelease
 from sekisho.oci import OCI_INDEX, OCI_MANIFEST, fallback_tag, make_index
 from sekisho.records import get_record, put_record
+from sekisho.registry_referrers import own_tag
 from sekisho.releases.judgement import judgement_manifest, load_judgement
 from sekisho.statements import PROVENANCE, SBOM, SCAN, sign_statement
 from stages.build.stage import BuildRecord
@@ -45,15 +46,27 @@ def image_of(line: GateLine) -> Image:
 
 
 def forget(line: GateLine, image: Image, predicate: str) -> Callable[[], None]:
-    """Take the statements of a kind off the list of what refers to an image; return what brings them back."""
-    place = fallback_tag(Digest(image.digest))
-    kept = line.direct.get_manifest(IMAGES, place)
+    """Take the statements of a kind off all that lists what refers to an image; return what brings them back."""
+    subject = Digest(image.digest)
+    place = fallback_tag(subject)
+    kept, other = line.direct.get_manifest(IMAGES, place), line.direct.get_manifest(IMAGES, subject)
     assert kept is not None
-    listed = line.direct.referrers(IMAGES, Digest(image.digest))
+    assert other is not None
+    listed = line.direct.referrers(IMAGES, subject)
     rest = tuple(item for item in listed if item.annotations[PREDICATE_ANNOTATION] != predicate)
-    assert len(rest) < len(listed)
+    gone = {item.digest: line.direct.get_manifest(IMAGES, item.digest) for item in listed if item not in rest}
+    assert gone
     line.direct.put_manifest(IMAGES, make_index(rest), OCI_INDEX, tag=place)
-    return lambda: line.direct.put_manifest(IMAGES, kept.data, OCI_INDEX, tag=place) and None
+    for digest in gone:
+        line.direct.put_manifest(IMAGES, other.data, other.media_type, tag=own_tag(subject, digest))
+
+    def bring_back() -> None:
+        line.direct.put_manifest(IMAGES, kept.data, OCI_INDEX, tag=place)
+        for digest, raw in gone.items():
+            assert raw is not None
+            line.direct.put_manifest(IMAGES, raw.data, raw.media_type, tag=own_tag(subject, digest))
+
+    return bring_back
 
 
 def vulnerable(line: GateLine) -> None:

@@ -184,7 +184,7 @@ def test_what_the_scanner_could_not_pull_was_not_scanned(built: GateLine, fault:
 
 
 @faults(
-    Fault("registry/forgets", "it forgets what refers to the image", "retried", "The image has no", STORE),
+    Fault("registry/forgets", "it forgets what refers to the image", "retried", "the registry forgets", STORE),
 )
 def test_evidence_that_the_registry_forgot_is_not_made_up(scanned: GateLine, fault: Fault) -> None:
     scanned.place.proxy.breaks("GET", STATEMENTS, fault_proxy.status(404))
