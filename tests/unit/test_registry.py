@@ -210,7 +210,7 @@ def test_a_write_that_somebody_else_overwrote_is_done_again(registry, monkeypatc
 
 
 def test_a_tag_that_others_always_change_gives_up_for_now(registry):
-    with pytest.raises(TemporaryError, match="Other writers"):
+    with pytest.raises(TemporaryError, match="others write it"):
         registry.amend("t/fight", fallback_tag(DIGEST), OCI_INDEX, lambda _: make_index(()))
 
 

@@ -16,6 +16,7 @@ HEX = "[0-9a-f]{64}"
 WORD = {"summary in verdicts"}
 """The judge's signed word: it stands before anything is sealed, and releases nothing."""
 STATEMENTS = rf"/apps/shop/(manifests/sha256-{HEX}$|referrers/)"
+OWN_TAGS = rf"/apps/shop/manifests/sha256-{HEX}\.r-"
 
 POINTS = {
     "database": ("GET", "/mirror/trivy-db/manifests/sha256:", "built"),
@@ -184,10 +185,11 @@ def test_what_the_scanner_could_not_pull_was_not_scanned(built: GateLine, fault:
 
 
 @faults(
-    Fault("registry/forgets", "it forgets what refers to the image", "retried", "the registry forgets", STORE),
+    Fault("registry/forgets", "it forgets what refers to the image", "retried", "The image has no", STORE),
 )
 def test_evidence_that_the_registry_forgot_is_not_made_up(scanned: GateLine, fault: Fault) -> None:
-    scanned.place.proxy.breaks("GET", STATEMENTS, fault_proxy.status(404))
+    for place in (STATEMENTS, OWN_TAGS):
+        scanned.place.proxy.breaks("GET", place, fault_proxy.status(404))
     check_and_mend(scanned, fault, leaves=WORD)
 
 
