@@ -20,7 +20,16 @@ from sekisho.vault import Vault
 from sekisho.workloads import WORKLOADS
 from stages.apply import apply, route_url
 from stages.bind.contract import NEED
-from stages.verify.causes import Cause, event_causes, last_words, newest_pods, pod_causes, readiness, workload_cause
+from stages.verify.causes import (
+    Cause,
+    event_causes,
+    last_words,
+    newest_pods,
+    observed,
+    pod_causes,
+    readiness,
+    workload_cause,
+)
 from stages.verify.smoke import smoke
 
 __all__ = ["rollback", "verify"]
@@ -144,6 +153,10 @@ class _Watcher:
             if ready:
                 continue
             self._waiting.append(line)
+            if not observed(live):
+                # What it says, and which pods it calls its newest, is about what was there before: after a rollback,
+                # the pods that crashed.
+                continue
             newest = newest_pods(live, sets, pods)
             self._pods += newest
             causes += [*pod_causes(newest)]

@@ -37,12 +37,12 @@ def readiness(live: Mapping[str, Any]) -> tuple[bool, str]:
     spec, status = live.get("spec") or {}, live.get("status") or {}
     if kind == "Deployment":
         wanted = spec.get("replicas", 1)
-        current = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
+        current = observed(live)
         counts = (status.get("updatedReplicas", 0), status.get("availableReplicas", 0), status.get("replicas", 0))
         return current and counts == (wanted, wanted, wanted), f"{short}: {min(counts[:2])} of {wanted} available"
     if kind == "StatefulSet":
         wanted = spec.get("replicas", 1)
-        current = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
+        current = observed(live)
         rolled = status.get("updateRevision", "") == status.get("currentRevision", "") or (
             status.get("updatedReplicas", 0) == wanted
         )
@@ -55,6 +55,14 @@ def readiness(live: Mapping[str, Any]) -> tuple[bool, str]:
         # A claim of a class that waits for its first consumer is bound with the pod, whose own state tells then.
         return status.get("phase") != "Lost", f"{short}: {status.get('phase', 'unknown')}"
     return True, f"{short}: there"
+
+
+def observed(live: Mapping[str, Any]) -> bool:
+    """Return whether the controller of a workload has seen its newest spec; until then all is about an older one."""
+    if live.get("kind") not in {"Deployment", "StatefulSet"}:
+        return True
+    status = live.get("status") or {}
+    return bool(status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0))
 
 
 def workload_cause(live: Mapping[str, Any]) -> Cause | None:

@@ -31,8 +31,9 @@ LONG = st.sampled_from(["0-9", "a" * 63, "x" + "-" * 61 + "9"])
 TEXT = st.text(alphabet=string.ascii_letters + string.digits + " $().:/@{-_é\n\t\"'#", max_size=20)
 PLAIN = TEXT.map(lambda text: text.replace("$", "$$"))
 PORTS = st.integers(1, 65535)
-MEMORY = ["1", "16Mi", "64Mi", "100M", "0.5Gi", "1.5Gi", "2G", "1Ti"]
-CPU = ["0.001", "1m", "250m", "0.5", "2", "64"]
+MEMORY = ["1", "16Mi", "64Mi", "100M", "0.5Gi", "1.5Gi", "2G", "8Gi"]
+"""Up to what the platform's policy lets a container have: more is valid Score, and refused for its size."""
+CPU = ["0.001", "1m", "250m", "0.5", "2", "4"]
 SOURCES = {"conf/menu": b"for ${metadata.name}: $$5\n", "leaf": b"\xff\x00", "./empty": b""}
 OUTPUTS = ("host", "port", "username", "password", "database", "name", "uri")
 

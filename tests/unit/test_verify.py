@@ -272,6 +272,16 @@ def test_a_terminal_cause_ends_the_wait_early_with_the_log_and_without_secrets(t
     assert waited < 10
 
 
+def test_what_stands_there_before_the_controller_has_looked_is_no_cause(tmp_path):
+    """Right after a rollback the newest pods are still those that crashed, and so says the Deployment's condition."""
+    failed = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "late"}
+    before = deployment(observedGeneration=1, availableReplicas=0, conditions=[failed])
+    bad = pod(waiting={"reason": "CrashLoopBackOff"}, restarts=9)
+    crashed = [SECRET, before, replica_set("r2", "2"), bad]
+    health, _ = run(Recorded(crashed, crashed, [SECRET, deployment()]), tmp_path)
+    assert (health.healthy, health.cause) == (True, "")
+
+
 def test_a_cause_that_passes_within_its_grace_does_not_end_the_wait(tmp_path):
     pulling = [SECRET, deployment(availableReplicas=0), replica_set("r2", "2"), pod(waiting={"reason": "ErrImagePull"})]
     health, _ = run(Recorded(pulling, pulling, [SECRET, deployment()]), tmp_path)
