@@ -156,7 +156,7 @@ def _language(language: str, work: Path, peer: docker_peer.Peer | None, rounds: 
             theirs.append(peer.build(language, folder))
     ours, theirs, steps = ours[1:], theirs[1:], steps[1:]  # the first loads what both keep in memory
     found["warm_p50_s"] = statistics.median(ours)
-    found["warm_p95_s"] = _p95(ours)
+    found["warm_p95_s"] = p95(ours)
     # A change that runs no container has no such part.
     found["sandbox_s"] = len(built.made.logs) and statistics.median(bench.idle(built) for _ in range(IDLE_ROUNDS))
     found["warm_steps_s"] = {
@@ -205,7 +205,7 @@ def _line(language: str, work: Path, rounds: int) -> Figures:
 def _save(language: str, rounds: int) -> Figures:
     example, edit, before = DEV[language]
     seconds = measure(ROOT / "examples" / example, edit=edit, before=before, rounds=rounds, login="bench")
-    return _rounded({"save_p50_s": statistics.median(seconds), "save_p95_s": _p95(seconds)})
+    return _rounded({"save_p50_s": statistics.median(seconds), "save_p95_s": p95(seconds)})
 
 
 # -- a large layer -------------------------------------------------------------------------------------------------
@@ -287,7 +287,8 @@ def _rounded(found: Figures) -> Figures:
     return {key: round(item, 3) if isinstance(item, float) else item for key, item in found.items()}
 
 
-def _p95(seconds: list[float]) -> float:
+def p95(seconds: list[float]) -> float:
+    """Return the 95th percentile."""
     ordered = sorted(seconds)
     return ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
 
