@@ -27,7 +27,7 @@ from sekisho.errors import Refusal, SekishoError, VerificationError
 from sekisho.model import Image, JudgeInput, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
 from sekisho.score import read_score, reader
 from sekisho.stage import Outcome, run_stage
-from sekisho.verdict_text import verdict_lines
+from sekisho.verdict_text import SCREEN, verdict_lines
 from sekisho.zones import Network, Port, address
 from stages.build import BuildInput
 from stages.build.locate import locate
@@ -40,7 +40,6 @@ from stages.source import checkout, revision, workload
 T = TypeVar("T")
 
 _SHORT = 12
-_SCREEN = 40
 _UNBUILT = "sha256:" + "0" * 64
 _REFUSES = ("source", "build", "render")
 """Stages whose input is the developer's: their NO is one about the commit."""
@@ -213,7 +212,7 @@ def _render(folder: Path, app: str, image: str, launcher: tuple[str, ...]) -> Ma
 def screen(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:
     """Return what the push shows at its end, all of it on one screen."""
     after = _after(verdict, sealed, branch)
-    return [*verdict_lines(verdict, limit=_SCREEN - len(after), more="the page below"), *after]
+    return [*verdict_lines(verdict, limit=SCREEN - len(after), more="the page below"), *after]
 
 
 def _after(verdict: Verdict, sealed: SealedRelease | None, branch: str) -> list[str]:

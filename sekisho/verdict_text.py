@@ -10,6 +10,9 @@ from sekisho.canonical import hex_of
 from sekisho.model import Reason, Result, Verdict
 from sekisho.verdict_groups import Item, items
 
+SCREEN = 40
+"""Lines that a verdict takes at the most where it is shown by itself."""
+
 _SHORT = 12
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _LONG = 300
@@ -30,7 +33,7 @@ def clean(text: str) -> str:
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", flat).strip()
 
 
-def verdict_lines(verdict: Verdict, *, width: int = 100, limit: int | None = 40, more: str = "--all") -> list[str]:
+def verdict_lines(verdict: Verdict, *, width: int = 100, limit: int | None = SCREEN, more: str = "--all") -> list[str]:
     """Return a verdict as lines of text: the word, whose each problem is and what to do, what was noticed, what passed.
 
     What is the developers' comes first: it is theirs to read. What sits in the standard image is another team's.

@@ -26,13 +26,13 @@ from sekisho.model import IMAGE_HOST, AdvisoryDatabase, Finding, Manifests, Reas
 from sekisho.tools import trivy as find_trivy
 from sekisho.verdict_forms import FORMS, written
 from sekisho.verdict_rules import with_policies
+from sekisho.verdict_text import SCREEN
 from stages.judge import Rules, load_rules, reasons_of
 from stages.judge_rules import finding_reasons, reason, workload_reasons
 
 WORKING_COPY = "working copy"
 """Stands where a verdict names its commit."""
 
-_SCREEN = 40
 _PLACEHOLDER = digest_of(b"sekisho check: the image is built by the gate")
 
 
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SekishoError as error:
         sys.stderr.write(f"sekisho check: {error}\n")
         return UsageError.exit_code
-    limit = None if options.all else _SCREEN
+    limit = None if options.all else SCREEN
     sys.stdout.buffer.write(written(verdict, options.format, with_policies(rules.policies), limit=limit))
     sys.stdout.buffer.flush()
     return 0 if verdict.result is Result.PASSED else 1

@@ -173,17 +173,17 @@ class SealStage:
         # Two commits can make the same image: each has a provenance of its own. Of scans that one counts which was
         # judged, whatever was found since, and of SBOMs the one that this scan made.
         commit, judged = parts.revision.commit, parts.scan.identity()
-        provenance = self._newest(parts.image, PROVENANCE, now, lambda item: commit in source_commits(item))
-        scan = self._newest(parts.image, SCAN, now, lambda item: scan_report(item).identity() == judged)
+        provenance = self._found(parts.image, PROVENANCE, now, lambda item: commit in source_commits(item))
+        scan = self._found(parts.image, SCAN, now, lambda item: scan_report(item).identity() == judged)
         made = parts.scan.sbom
-        sbom = self._newest(parts.image, SBOM, now, lambda item: digest_of_json(item.predicate) == made)
+        sbom = self._found(parts.image, SBOM, now, lambda item: digest_of_json(item.predicate) == made)
         return (
             _reference(parts.image, "builder", provenance),
             _reference(parts.image, "scanner", scan),
             _reference(parts.image, "scanner", sbom),
         )
 
-    def _newest(self, image: Image, predicate_type: str, now: int, fits: Callable[[Statement], bool]) -> FoundStatement:
+    def _found(self, image: Image, predicate_type: str, now: int, fits: Callable[[Statement], bool]) -> FoundStatement:
         role = ROLES[predicate_type]
         found = find_statements(
             self._registry,
