@@ -17,6 +17,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sekisho.canonical import Digest, canonical, digest_of, hex_of
 from sekisho.errors import PermanentError, Refusal, VerificationError
@@ -37,6 +38,7 @@ from sekisho.statements import (
     verify_envelope,
     verify_statement,
 )
+from sekisho.together import together
 
 VERDICTS = "verdicts/"
 """Repositories in which the NO is kept; nothing there is an image."""
@@ -82,10 +84,27 @@ def attach_statement(
     check_speaker(statement, signer.role)
     bundle = sign_statement(statement, signer)
     subject = Digest(statement.subjects[0].digest)
-    digest = attach_bundle(registry, repository, subject, bundle, created=created)
     if statement.predicate_type == SUMMARY and statement.predicate.get("verificationResult") == "PASSED":
-        sign_image(registry, repository, subject, signer)
-    return digest
+        return attach_summary(registry, repository, subject, bundle, signer, created=created)
+    return attach_bundle(registry, repository, subject, bundle, created=created)
+
+
+def attach_summary(
+    registry: Registry, repository: str, subject: Digest, bundle: bytes, signer: Signer, *, created: str = ""
+) -> Digest:
+    """Attach a signed summary that says PASSED to one of its subjects, and sign that for older tools.
+
+    Raises:
+        PermanentError: it is no such summary, or the signer is not the verifier; see `attach_bundle`.
+        TemporaryError: the signer is down.
+    """
+    statement = _attachable(registry, repository, subject, bundle)
+    if statement.predicate_type != SUMMARY or statement.predicate.get("verificationResult") != "PASSED":
+        raise PermanentError("Only with a summary that says PASSED an image is signed.", where=repository)
+    return together(
+        lambda: attach_bundle(registry, repository, subject, bundle, created=created),
+        lambda: sign_image(registry, repository, subject, signer),
+    )[0]
 
 
 def attach_bundle(registry: Registry, repository: str, subject: Digest, bundle: bytes, *, created: str = "") -> Digest:
@@ -93,6 +112,30 @@ def attach_bundle(registry: Registry, repository: str, subject: Digest, bundle: 
 
     Raises:
         PermanentError: it says FAILED and this is not a repository of verdicts, or it is not about `subject`.
+    """
+    statement = _attachable(registry, repository, subject, bundle)
+    annotations = bundle_annotations(statement.predicate_type)
+    if created:
+        annotations["org.opencontainers.image.created"] = created
+
+    def attach() -> Digest:
+        return registry.attach(
+            repository,
+            subject,
+            artifact_type=BUNDLE_TYPE,
+            payload=bundle,
+            payload_type=BUNDLE_TYPE,
+            annotations=annotations,
+        )
+
+    return together(attach, lambda: attach_legacy(registry, repository, subject, bundle))[0]
+
+
+def _attachable(registry: Registry, repository: str, subject: Digest, bundle: bytes) -> Statement:
+    """Return what a bundle says, if it may stand beside a subject.
+
+    Raises:
+        PermanentError: it may not.
     """
     statement = peek_statement(bundle)
     where = f"{registry.url} {repository}@{subject}"
@@ -105,19 +148,7 @@ def attach_bundle(registry: Registry, repository: str, subject: Digest, bundle: 
         )
     if not statement.covers(subject):
         raise PermanentError("The statement is not about what it is to be attached to.", where=where)
-    annotations = bundle_annotations(statement.predicate_type)
-    if created:
-        annotations["org.opencontainers.image.created"] = created
-    digest = registry.attach(
-        repository,
-        subject,
-        artifact_type=BUNDLE_TYPE,
-        payload=bundle,
-        payload_type=BUNDLE_TYPE,
-        annotations=annotations,
-    )
-    attach_legacy(registry, repository, subject, bundle)
-    return digest
+    return statement
 
 
 def attach_legacy(registry: Registry, repository: str, subject: Digest, *bundles: bytes) -> None:
@@ -175,7 +206,7 @@ def load_statement(registry: Registry, repository: str, manifest_digest: Digest)
     if raw is None:
         raise VerificationError("The statement is not there.", where=where)
     _, layer = bundle_layer(raw.data, where=where)
-    return registry.get_blob(repository, layer.digest, limit=BUNDLE_LIMIT)
+    return registry.get_part(repository, layer, limit=BUNDLE_LIMIT)
 
 
 def find_statements(
@@ -210,11 +241,8 @@ def find_statements(
         TemporaryError: the registry cannot be asked now; that is never the same as "there is none".
         PermanentError: nothing verifies, and the registry would not give something that it lists.
     """
-    found = []
-    fault: PermanentError | None = None
-    # Chosen by what they claim to be before they are counted: others' referrers do not push these out of sight.
-    claimed = [item for item in registry.referrers(repository, subject) if _may_be(item, predicate_type)]
-    for descriptor in claimed[-_REFERRERS_LIMIT:]:
+
+    def look(descriptor: Descriptor) -> FoundStatement | PermanentError:
         try:
             bundle = load_statement(registry, repository, descriptor.digest)
             statement = verify_statement(
@@ -227,15 +255,18 @@ def find_statements(
                 at=at,
                 allow_failed=allow_failed,
             )
-        except Refusal:
-            continue
         except PermanentError as error:  # anybody can list what is not there: that must not hide what is
-            fault = fault or error
-            continue
-        found.append(FoundStatement(descriptor.digest, bundle, statement))
-    if fault is not None and not found:
-        raise fault
-    return tuple(found)
+            return error
+        return FoundStatement(descriptor.digest, bundle, statement)
+
+    # Chosen by what they claim to be before they are counted: others' referrers do not push these out of sight.
+    claimed = [item for item in registry.referrers(repository, subject) if _may_be(item, predicate_type)]
+    looked = together(*(partial(look, item) for item in claimed[-_REFERRERS_LIMIT:]))
+    found = tuple(item for item in looked if isinstance(item, FoundStatement))
+    faults = [item for item in looked if isinstance(item, PermanentError) and not isinstance(item, Refusal)]
+    if faults and not found:
+        raise faults[0]
+    return found
 
 
 def _may_be(descriptor: Descriptor, predicate_type: str) -> bool:

@@ -6,6 +6,8 @@ the referrers tag schema).
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -27,6 +29,9 @@ EMPTY = b"{}"
 """The bytes of an empty config (image-spec, "Guidance for an Empty Descriptor")."""
 MANIFEST_LIMIT = 4 << 20
 """Bytes a manifest may have: the distribution-spec's recommended limit."""
+INLINE_LIMIT = 256 << 10
+"""Bytes of a document that stands in its descriptor as well: who reads the manifest then has it, without asking again.
+Some registries take no manifest of more than 1 MiB."""
 
 _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
@@ -72,18 +77,21 @@ class Descriptor:
     """Bytes."""
     artifact_type: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    data: bytes | None = field(default=None, repr=False)
+    """The content itself, where the descriptor brings it along ("Embedded Content"); its digest is right."""
 
     @classmethod
-    def of(cls, data: bytes, media_type: str) -> Descriptor:
-        """Return the descriptor of `data`."""
-        return cls(media_type, digest_of(data), len(data))
+    def of(cls, data: bytes, media_type: str, *, inline: bool = False) -> Descriptor:
+        """Return the descriptor of `data`; `inline` puts it in, if it is no larger than INLINE_LIMIT."""
+        embedded = data if inline and len(data) <= INLINE_LIMIT else None
+        return cls(media_type, digest_of(data), len(data), data=embedded)
 
     @classmethod
     def parse(cls, value: Any, *, where: str = "") -> Descriptor:
         """Read a descriptor from a manifest's JSON.
 
         Raises:
-            Refusal: a field is missing or of the wrong form.
+            Refusal: a field is missing or of the wrong form, or the content in it is not what it points at.
         """
         if not isinstance(value, dict):
             raise Refusal("A descriptor is not a JSON object.", where=where)
@@ -98,7 +106,8 @@ class Descriptor:
             raise Refusal("A descriptor's artifactType is not a string.", where=where)
         if not isinstance(annotations, dict) or not all(isinstance(item, str) for item in annotations.values()):
             raise Refusal("A descriptor's annotations are not strings.", where=where)
-        return cls(media_type, parse_digest(digest), size, artifact_type, annotations)
+        data = _embedded(value.get("data"), digest, size, where)
+        return cls(media_type, parse_digest(digest), size, artifact_type, annotations, data)
 
     def to_json(self) -> dict[str, Any]:
         """Return the descriptor as it stands in a manifest."""
@@ -107,7 +116,21 @@ class Descriptor:
             value["artifactType"] = self.artifact_type
         if self.annotations:
             value["annotations"] = dict(self.annotations)
+        if self.data is not None:
+            value["data"] = base64.b64encode(self.data).decode("ascii")
         return value
+
+
+def _embedded(value: Any, digest: str, size: int, where: str) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        data = base64.b64decode(value, validate=True)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise Refusal("A descriptor's data is not base64.", where=where) from error
+    if len(data) != size or digest_of(data) != digest:
+        raise Refusal("A descriptor's data is not what it points at.", where=where)
+    return data
 
 
 @dataclass(frozen=True)

@@ -57,11 +57,10 @@ def put_record(
     if signer is not None:
         signature = sign_with(signer, _signed(repository, tag, type(document), data))[1]
         annotations[SIGNATURE_ANNOTATION] = base64.b64encode(signature).decode("ascii")
-    registry.put_blob(repository, EMPTY)
-    registry.put_blob(repository, data)
+    registry.put_blobs(repository, EMPTY, data)
     manifest = make_manifest(
         Descriptor.of(EMPTY, OCI_EMPTY),
-        (Descriptor.of(data, RECORD_TYPE),),
+        (Descriptor.of(data, RECORD_TYPE, inline=True),),
         artifact_type=RECORD_TYPE,
         annotations=annotations,
     )
@@ -91,7 +90,7 @@ def get_record(
     kind = manifest.annotations.get(DOCUMENT_ANNOTATION)
     if manifest.artifact_type != RECORD_TYPE or kind != cls.__name__ or len(manifest.layers) != 1:
         raise Refusal(f"This is not a record of a {cls.__name__}.", where=where)
-    data = registry.get_blob(repository, manifest.layers[0].digest)
+    data = registry.get_part(repository, manifest.layers[0])
     if signer is not None and not _verifies(signer, manifest, _signed(repository, tag, cls, data)):
         _LOG.warning("A record is not signed by the %s and does not count: %s", signer.role, where)
         return None

@@ -15,6 +15,7 @@ import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import quote
@@ -41,6 +42,7 @@ from sekisho.registry_http import BLOCK, Answer, Transport, expect, wait
 from sekisho.registry_pull import pull
 from sekisho.registry_push import push
 from sekisho.registry_referrers import OWN_TAGS_LIMIT, ask_api, entry_of, joined, own_prefix, own_tag, turn
+from sekisho.together import together
 
 __all__ = ["BLOB_LIMIT", "Descriptor", "RawManifest", "Registry"]
 
@@ -54,7 +56,7 @@ _NO_API_SECONDS = 300.0
 
 
 class Registry:
-    """One registry. Safe for use by several threads; each thread keeps one connection.
+    """One registry. Safe for use by several threads.
 
     Args:
         url: `http://host:port` or `https://host:port`.
@@ -82,7 +84,7 @@ class Registry:
         return self._http.url
 
     def close(self) -> None:
-        """Close this thread's connection."""
+        """Close the connections that are not in use."""
         self._http.close()
 
     # -- manifests and tags --------------------------------------------------------------------------------
@@ -162,6 +164,19 @@ class Registry:
             raise VerificationError(f"The registry gave other bytes for the blob {digest}.", where=self.url + path)
         return answer.body
 
+    def get_part(self, repository: str, part: Descriptor, *, limit: int = BLOB_LIMIT) -> bytes:
+        """Return what a descriptor of a manifest points at: what it brings along, else the blob.
+
+        Raises:
+            VerificationError: the bytes have another digest.
+            PermanentError: not there, or larger than `limit` bytes.
+        """
+        if part.data is None:
+            return self.get_blob(repository, part.digest, limit=limit)
+        if len(part.data) > limit:
+            raise PermanentError(f"A document is larger than {limit} bytes.", where=f"{self.url} {part.digest}")
+        return part.data
+
     def pull_blob(self, repository: str, digest: Digest, target: Path, *, size: int | None = None) -> None:
         """Pull a blob to a file; a pull that was cut off goes on where it stopped, also after a restart.
 
@@ -185,6 +200,10 @@ class Registry:
         if not self.has_blob(repository, digest):
             self._upload(repository, digest, len(data), lambda: io.BytesIO(data))
         return digest
+
+    def put_blobs(self, repository: str, *blobs: bytes) -> None:
+        """Write several blobs at once, those that are not there yet."""
+        together(*(partial(self.put_blob, repository, data) for data in blobs))
 
     def push_blob(self, repository: str, path: Path, digest: Digest) -> None:
         """Write a file as a blob if it is not there yet; the registry checks `digest`."""
@@ -236,7 +255,7 @@ class Registry:
             repository: the repository that holds the subject.
             subject: digest of the subject's manifest.
             artifact_type: media type that readers look for.
-            payload: the document, stored as the only layer.
+            payload: the document, stored as the only layer, and in the manifest itself if it is small.
             payload_type: the layer's media type.
             annotations: annotations of the referrer manifest, repeated in the index.
 
@@ -249,11 +268,10 @@ class Registry:
         target = self.get_manifest(repository, subject)
         if target is None:
             raise PermanentError(f"There is no manifest {subject} to attach to.", where=f"{self.url} {repository}")
-        self.put_blob(repository, EMPTY)
-        self.put_blob(repository, payload)
+        self.put_blobs(repository, EMPTY, payload)
         data = make_manifest(
             Descriptor.of(EMPTY, OCI_EMPTY),
-            (Descriptor.of(payload, payload_type),),
+            (Descriptor.of(payload, payload_type, inline=True),),
             artifact_type=artifact_type,
             subject=target.descriptor,
             annotations=annotations,

@@ -1,4 +1,4 @@
-"""HTTP to a registry: one connection a thread, retries for temporary faults, no redirects, size limits.
+"""HTTP to a registry: connections kept for the next request, retries for temporary faults, no redirects, size limits.
 
 `http.client` and not httpx: for blobs it needs less than half of the CPU time. Redirects are refused, not followed:
 a hostile registry must not choose which address this process talks to.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import http.client
 import random
 import ssl
-import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +25,8 @@ _SLOWEST = 16 << 10
 """Bytes a second that an answer must bring, once the time of silence that is allowed has passed."""
 _ATTEMPTS = 4
 _FIRST_DELAY = 0.1
+_IDLE = 8
+"""Connections that are kept open."""
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -72,7 +74,7 @@ class Transport:
         literal = f"[{self.host}]" if ":" in self.host else self.host
         self.url = f"{self.scheme}://{literal}:{self.port}"
         self._context = ssl.create_default_context(cafile=certificates) if parts.scheme == "https" else None
-        self._local = threading.local()
+        self._idle: deque[http.client.HTTPConnection] = deque()
 
     def send(
         self,
@@ -117,7 +119,7 @@ class Transport:
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: BinaryIO | None = None
     ) -> Iterator[http.client.HTTPResponse]:
         """Send one request, once, and give the unread response. The caller handles NETWORK_ERRORS and the status."""
-        connection = self._connection()
+        connection = self._taken()
         finished = False
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))
@@ -127,15 +129,13 @@ class Transport:
             finished = response.isclosed()
         finally:
             # A response that was not read to its end leaves bytes on the connection that the next one would take.
-            if not finished:
-                self.close()
+            self._given_back(connection, whole=finished)
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        """Close the connections that nobody uses just now."""
+        while self._idle:
+            with suppress(IndexError):  # another thread took the last one
+                self._idle.pop().close()
 
     def unreachable(self, error: Exception, path: str) -> TemporaryError:
         """Return the error that says that the registry cannot be reached."""
@@ -175,17 +175,16 @@ class Transport:
         return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
     def _once(self, method: str, path: str, headers: Mapping[str, str], body: bytes, limit: int) -> Answer:
-        connection = self._connection()
-        connection.request(method, path, body=body or None, headers=dict(headers))
-        response = connection.getresponse()
+        connection = self._taken()
+        whole = False
         try:
+            connection.request(method, path, body=body or None, headers=dict(headers))
+            response = connection.getresponse()
             self._refuse_redirect(response.status, path)
             data = self._read(response, path, limit)
-        except BaseException:
-            self.close()
-            raise
-        if not response.isclosed():
-            self.close()
+            whole = response.isclosed()
+        finally:
+            self._given_back(connection, whole=whole)
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, data)
 
     def _read(self, response: http.client.HTTPResponse, path: str, limit: int) -> bytes:
@@ -214,17 +213,23 @@ class Transport:
                 remedy="Set storage.redirect.disable in the registry's configuration.",
             )
 
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
+    def _taken(self) -> http.client.HTTPConnection:
+        """Return a connection for one request; whoever takes it gives it back."""
+        try:
+            return self._idle.pop()
+        except IndexError:
             if self._context is None:
-                connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout, blocksize=BLOCK)
-            else:
-                connection = http.client.HTTPSConnection(
-                    self.host, self.port, timeout=self.timeout, blocksize=BLOCK, context=self._context
-                )
-            self._local.connection = connection
-        return connection
+                return http.client.HTTPConnection(self.host, self.port, timeout=self.timeout, blocksize=BLOCK)
+            return http.client.HTTPSConnection(
+                self.host, self.port, timeout=self.timeout, blocksize=BLOCK, context=self._context
+            )
+
+    def _given_back(self, connection: http.client.HTTPConnection, *, whole: bool) -> None:
+        """Keep a connection whose last answer was read to its end; any other has bytes left, or has ended."""
+        if whole and len(self._idle) < _IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
 
 
 def expect(answer: Answer, where: str, *statuses: int) -> None:

@@ -216,8 +216,9 @@ class JudgeStage:
         digest = put_judgement(self._registry, repository, judgement, archive)
         attach_statement(self._registry, repository, verdict_statement(judgement, digest), self._signer)
         # Last, so that `find` sees a judgement only once it is signed.
+        manifest = judgement_manifest(judgement)
         for tag in (commit_tag(subject.commit), self._tag(subject)):
-            self._registry.put_manifest(repository, judgement_manifest(judgement), OCI_MANIFEST, tag=tag)
+            self._registry.put_manifest(repository, manifest, OCI_MANIFEST, tag=tag)
         return judgement
 
     def _tag(self, subject: JudgeInput) -> str:

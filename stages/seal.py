@@ -10,17 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from sekisho.canonical import Digest, digest_of, digest_of_json, hex_of
 from sekisho.errors import PermanentError, Refusal
 from sekisho.evidence import (
     FoundStatement,
-    attach_bundle,
     attach_statement,
+    attach_summary,
     find_statements,
     load_statement,
-    sign_image,
 )
 from sekisho.keys import Signer, Trust
 from sekisho.model import EvidenceRef, Image, Judgement, Offer, Release, Result, Revision, Scan, SealedRelease
@@ -32,6 +32,7 @@ from sekisho.releases.artifact import image_repository, release_repository
 from sekisho.releases.judgement import put_judgement, verdict_repository
 from sekisho.releases.rules import scan_report, source_commits
 from sekisho.statements import PROVENANCE, ROLES, SBOM, SCAN, SUMMARY, Statement
+from sekisho.together import together
 from sekisho.witness import WitnessBook
 
 DEFAULT_LEVELS = ("SLSA_BUILD_LEVEL_1",)
@@ -133,8 +134,9 @@ class SealStage:
             policy=subject.judgement.verdict.policy,
             evidence=self._evidence(parts, now),
         )
-        digest = put_release(self._registry, release, parts.manifests)
-        judged = self._keep(subject.judgement)
+        digest, judged = together(
+            lambda: put_release(self._registry, release, parts.manifests), lambda: self._keep(subject.judgement)
+        )
         summary = self._summary(release, digest, judged, now)
         offer = Offer(sequence=0, app=app, release=digest, summary=summary, commit=subject.revision.commit)
         verified = verify_release(self._registry, offer, self._trust.current(), at=now)
@@ -172,18 +174,20 @@ class SealStage:
     def _evidence(self, parts: _Sealed, now: int) -> tuple[EvidenceRef, ...]:
         # Two commits can make the same image: each has a provenance of its own. Of scans that one counts which was
         # judged, whatever was found since, and of SBOMs the one that this scan made.
-        commit, judged = parts.revision.commit, parts.scan.identity()
-        provenance = self._found(parts.image, PROVENANCE, now, lambda item: commit in source_commits(item))
-        scan = self._found(parts.image, SCAN, now, lambda item: scan_report(item).identity() == judged)
-        made = parts.scan.sbom
-        sbom = self._found(parts.image, SBOM, now, lambda item: digest_of_json(item.predicate) == made)
+        commit, judged, made = parts.revision.commit, parts.scan.identity(), parts.scan.sbom
+        find = partial(self._found, parts.image, now)
+        provenance, scan, sbom = together(
+            partial(find, PROVENANCE, lambda item: commit in source_commits(item)),
+            partial(find, SCAN, lambda item: scan_report(item).identity() == judged),
+            partial(find, SBOM, lambda item: digest_of_json(item.predicate) == made),
+        )
         return (
             _reference(parts.image, "builder", provenance),
             _reference(parts.image, "scanner", scan),
             _reference(parts.image, "scanner", sbom),
         )
 
-    def _found(self, image: Image, predicate_type: str, now: int, fits: Callable[[Statement], bool]) -> FoundStatement:
+    def _found(self, image: Image, now: int, predicate_type: str, fits: Callable[[Statement], bool]) -> FoundStatement:
         role = ROLES[predicate_type]
         found = find_statements(
             self._registry,
@@ -218,8 +222,7 @@ class SealStage:
         )
         for item in earlier:
             if {**item.statement.predicate, "timeVerified": ""} == {**statement.predicate, "timeVerified": ""}:
-                attach_bundle(self._registry, repository, digest, item.bundle)
-                sign_image(self._registry, repository, digest, self._signer)
+                attach_summary(self._registry, repository, digest, item.bundle, self._signer)
                 return item.manifest
         return attach_statement(self._registry, repository, statement, self._signer)
 
@@ -227,8 +230,7 @@ class SealStage:
         """Put the summary beside the image as well: there `cosign verify` with the verifier's key finds it."""
         image = sealed.release.image
         bundle = load_statement(self._registry, sealed.repository, Digest(sealed.summary))
-        attach_bundle(self._registry, image.repository, Digest(image.digest), bundle)
-        sign_image(self._registry, image.repository, Digest(image.digest), self._signer)
+        attach_summary(self._registry, image.repository, Digest(image.digest), bundle, self._signer)
 
     def _repository(self, subject: SealInput) -> str:
         return release_repository(subject.revision.app)

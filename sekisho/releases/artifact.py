@@ -42,14 +42,25 @@ def release_uri(app: str, digest: str) -> str:
     return f"{IMAGE_HOST}/{release_repository(app)}@{digest}"
 
 
-def release_manifest(release: Release, manifests: bytes) -> bytes:
-    """Return the OCI manifest of a release: a function of its two parts and nothing else."""
+def release_manifest(release: Release, manifests: bytes, *, inline: bool = True) -> bytes:
+    """Return the OCI manifest of a release: a function of its two parts and nothing else.
+
+    Args:
+        release: the release.
+        manifests: the canonical bytes of its Manifests.
+        inline: whether small parts stand in it as well; releases of before that have them as blobs alone.
+    """
     return make_manifest(
-        Descriptor.of(release.canonical(), RELEASE_TYPE),
-        (Descriptor.of(manifests, MANIFESTS_TYPE),),
+        Descriptor.of(release.canonical(), RELEASE_TYPE, inline=inline),
+        (Descriptor.of(manifests, MANIFESTS_TYPE, inline=inline),),
         artifact_type=RELEASE_TYPE,
         annotations={"org.opencontainers.image.revision": release.revision.commit},
     )
+
+
+def is_release_manifest(data: bytes, release: Release, manifests: bytes) -> bool:
+    """Return whether these bytes are exactly what a release and its manifests make, in either form."""
+    return any(data == release_manifest(release, manifests, inline=inline) for inline in (True, False))
 
 
 def put_release(registry: Registry, release: Release, manifests: bytes) -> Digest:
@@ -69,8 +80,7 @@ def put_release(registry: Registry, release: Release, manifests: bytes) -> Diges
     if digest_of(manifests) != release.manifests:
         raise PermanentError("The manifests are not those that the release names.", where=release.app)
     repository = release_repository(release.app)
-    registry.put_blob(repository, release.canonical())
-    registry.put_blob(repository, manifests)
+    registry.put_blobs(repository, release.canonical(), manifests)
     tag = f"release-{release.revision.commit}"
     return registry.put_manifest(repository, release_manifest(release, manifests), OCI_MANIFEST, tag=tag)
 
@@ -86,9 +96,9 @@ def load_release(registry: Registry, repository: str, digest: Digest) -> tuple[R
     if raw is None:
         raise VerificationError("There is no such release.", where=where)
     config, layer = release_parts(raw.data, where=where)
-    release = Release.parse(registry.get_blob(repository, config.digest, limit=CONFIG_LIMIT), where=where)
-    manifests = registry.get_blob(repository, layer.digest, limit=MANIFESTS_LIMIT)
-    if release_manifest(release, manifests) != raw.data or release.manifests != layer.digest:
+    release = Release.parse(registry.get_part(repository, config, limit=CONFIG_LIMIT), where=where)
+    manifests = registry.get_part(repository, layer, limit=MANIFESTS_LIMIT)
+    if not is_release_manifest(raw.data, release, manifests) or release.manifests != layer.digest:
         raise VerificationError("The release's manifest holds something else than its parts.", where=where)
     return release, manifests
 

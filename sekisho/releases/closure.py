@@ -1,18 +1,21 @@
 """The closure of a release: every small document that its verification needs, by digest, in memory.
 
+What does not depend on one another is fetched at the same time: first what the offer names, then what that names.
 Image layers are not in it: they are only checked against the digests that these documents name.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from sekisho.canonical import Digest, parse_digest
 from sekisho.errors import Refusal, VerificationError
 from sekisho.evidence import bundle_layer
 from sekisho.model import Offer, Release
-from sekisho.oci import Manifest
+from sekisho.oci import Descriptor, Manifest
 from sekisho.policy_archive import ARCHIVE_LIMIT
 from sekisho.registry import Registry
 from sekisho.releases.artifact import (
@@ -24,6 +27,7 @@ from sekisho.releases.artifact import (
 )
 from sekisho.releases.judgement import JUDGEMENT_LIMIT, judgement_parts, named_judgement
 from sekisho.statements import BUNDLE_LIMIT, peek_statement
+from sekisho.together import together
 
 EVIDENCE_LIMIT = 32
 """Statements that a release may name."""
@@ -62,6 +66,7 @@ class _Fetch:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._size = 0
+        self._keeping = threading.Lock()
         self.documents: dict[str, bytes] = {}
 
     def manifest(self, repository: str, digest: str) -> bytes | None:
@@ -70,29 +75,37 @@ class _Fetch:
             self._keep(raw.digest, raw.data)
         return raw.data if raw else None
 
-    def blob(self, repository: str, digest: Digest, limit: int) -> bytes:
-        data = self._registry.get_blob(repository, digest, limit=limit)
-        self._keep(digest, data)
+    def part(self, repository: str, part: Descriptor, limit: int) -> bytes:
+        data = self._registry.get_part(repository, part, limit=limit)
+        self._keep(part.digest, data)
         return data
 
     def referrer(self, repository: str, digest: str) -> bytes | None:
         data = self.manifest(repository, digest)
         if data is None:
             return None
-        return self.blob(repository, bundle_layer(data, where=digest)[1].digest, BUNDLE_LIMIT)
+        return self.part(repository, bundle_layer(data, where=digest)[1], BUNDLE_LIMIT)
 
     def judgement(self, repository: str, digest: str) -> None:
         data = self.manifest(repository, digest)
         if data is not None:
             document, policies = judgement_parts(data, where=digest)
-            self.blob(repository, document.digest, JUDGEMENT_LIMIT)
-            self.blob(repository, policies.digest, ARCHIVE_LIMIT)
+            together(
+                partial(self.part, repository, document, JUDGEMENT_LIMIT),
+                partial(self.part, repository, policies, ARCHIVE_LIMIT),
+            )
+
+    def image(self, repository: str, digest: str) -> None:
+        data = self.manifest(repository, digest)
+        if data is not None:
+            self.part(repository, Manifest.parse(data, where=digest).config, CONFIG_LIMIT)
 
     def _keep(self, digest: str, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > CLOSURE_LIMIT:
-            raise Refusal(f"The documents of the release are larger than {CLOSURE_LIMIT} bytes together.")
-        self.documents[digest] = data
+        with self._keeping:
+            self._size += len(data)
+            if self._size > CLOSURE_LIMIT:
+                raise Refusal(f"The documents of the release are larger than {CLOSURE_LIMIT} bytes together.")
+            self.documents[digest] = data
 
 
 def fetch_closure(registry: Registry, offer: Offer) -> Closure:
@@ -108,21 +121,21 @@ def fetch_closure(registry: Registry, offer: Offer) -> Closure:
     if data is None:
         return Closure(fetch.documents)
     config, layer = release_parts(data, where=offer.release)
-    release = Release.parse(fetch.blob(repository, config.digest, CONFIG_LIMIT), where=offer.release)
+    parsed, summary, *_ = together(
+        partial(fetch.part, repository, config, CONFIG_LIMIT),
+        partial(fetch.referrer, repository, offer.summary),
+        partial(fetch.part, repository, layer, MANIFESTS_LIMIT),
+        *(partial(fetch.referrer, repository, offer.receipt) for _ in range(bool(offer.receipt))),
+    )
+    release = Release.parse(parsed or b"", where=offer.release)
     check_scope(release, offer)
-    fetch.blob(repository, layer.digest, MANIFESTS_LIMIT)
-    summary = fetch.referrer(repository, offer.summary)
-    if offer.receipt:
-        fetch.referrer(repository, offer.receipt)
-    judgement = claimed_judgement(summary, offer) if summary else ""
-    if judgement:
-        fetch.judgement(repository, judgement)
     images = release.image.repository
-    for evidence in release.evidence:
-        fetch.referrer(images, evidence.manifest)
-    image = fetch.manifest(images, release.image.digest)
-    if image is not None:
-        fetch.blob(images, Manifest.parse(image, where=release.image.digest).config.digest, CONFIG_LIMIT)
+    judgement = claimed_judgement(summary, offer) if summary else ""
+    together(
+        *(partial(fetch.judgement, repository, judgement) for _ in range(bool(judgement))),
+        partial(fetch.image, images, release.image.digest),
+        *(partial(fetch.referrer, images, evidence.manifest) for evidence in release.evidence),
+    )
     return Closure(fetch.documents)
 
 

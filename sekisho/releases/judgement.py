@@ -55,12 +55,17 @@ def time_of(at: int) -> str:
 # -- the artifact ----------------------------------------------------------------------------------------------
 
 
-def judgement_manifest(judgement: Judgement) -> bytes:
-    """Return the OCI manifest of a judgement: a function of its two parts and nothing else."""
+def judgement_manifest(judgement: Judgement, *, inline: bool = True) -> bytes:
+    """Return the OCI manifest of a judgement: a function of its two parts and nothing else.
+
+    Args:
+        judgement: the judgement.
+        inline: whether the document stands in it as well, if it is small; those of before that have it as a blob alone.
+    """
     return make_manifest(
         Descriptor.of(EMPTY, OCI_EMPTY),
         (
-            Descriptor.of(judgement.canonical(), JUDGEMENT_TYPE),
+            Descriptor.of(judgement.canonical(), JUDGEMENT_TYPE, inline=inline),
             Descriptor(ARCHIVE_TYPE, Digest(judgement.policies.digest), judgement.policies.size),
         ),
         artifact_type=JUDGEMENT_TYPE,
@@ -83,8 +88,7 @@ def put_judgement(
         raise PermanentError("The policies are not those that the judgement names.", where=repository)
     if len(data) > JUDGEMENT_LIMIT or len(policies) > ARCHIVE_LIMIT:
         raise PermanentError("The judgement is too large to be kept.", where=repository)
-    for blob in (EMPTY, data, policies):
-        registry.put_blob(repository, blob)
+    registry.put_blobs(repository, EMPTY, data, policies)
     manifest = judgement_manifest(judgement)
     tag = judgement_tag(digest_of(manifest)) if tagged else ""
     return registry.put_manifest(repository, manifest, OCI_MANIFEST, tag=tag)
@@ -115,10 +119,10 @@ def read_judgement(manifest: bytes, document: bytes, *, where: str = "") -> Judg
     """
     judgement = Judgement.parse(document, where=where)
     try:
-        made = judgement_manifest(judgement)
+        forms = [judgement_manifest(judgement, inline=inline) for inline in (True, False)]
     except (ValueError, RecursionError) as error:
         raise VerificationError("The judgement has no canonical form.", where=where) from error
-    if made != manifest:
+    if manifest not in forms:
         raise VerificationError("The judgement's manifest holds something else than its parts.", where=where)
     return judgement
 
@@ -134,7 +138,7 @@ def load_judgement(registry: Registry, repository: str, reference: str) -> tuple
         return None
     where = f"{registry.url} {repository}:{reference}"
     document, _ = judgement_parts(raw.data, where=where)
-    data = registry.get_blob(repository, document.digest, limit=JUDGEMENT_LIMIT)
+    data = registry.get_part(repository, document, limit=JUDGEMENT_LIMIT)
     return read_judgement(raw.data, data, where=where), raw.digest
 
 
@@ -223,10 +227,11 @@ def export_verdict(registry: Registry, app: str, commit: str, trust: TrustRoot) 
     )
     summary = next((item for item in signed if _says(item.statement, judgement, digest)), None)
     raw = registry.get_manifest(repository, summary.manifest) if summary else None
-    if summary is None or raw is None:
+    manifest = registry.get_manifest(repository, digest)
+    if summary is None or raw is None or manifest is None:
         return None
     policies = registry.get_blob(repository, Digest(judgement.policies.digest), limit=ARCHIVE_LIMIT)
-    documents = (judgement_manifest(judgement), judgement.canonical(), policies, raw.data, summary.bundle)
+    documents = (manifest.data, judgement.canonical(), policies, raw.data, summary.bundle)
     return VerdictBundle(
         app=app,
         commit=commit,

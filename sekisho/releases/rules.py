@@ -39,7 +39,7 @@ from sekisho.oci import Manifest, read_json
 from sekisho.releases.artifact import (
     VERIFIER,
     input_attestations,
-    release_manifest,
+    is_release_manifest,
     release_parts,
     release_repository,
     release_uri,
@@ -194,7 +194,7 @@ def _release(exam: Examination) -> None:
     config, layer = release_parts(data, where=exam.offer.release)
     release = Release.parse(exam.closure.get(config.digest, "The release's config"), where=config.digest)
     manifests = exam.closure.get(layer.digest, "The release's manifests")
-    if release_manifest(release, manifests) != data:
+    if not is_release_manifest(data, release, manifests):
         raise VerificationError("The release's manifest holds something else than its parts.")
     if (release.app, release.revision.commit) != (exam.offer.app, exam.offer.commit):
         raise VerificationError("The release is of another app or commit than the offer says.")

@@ -311,14 +311,14 @@ def test_an_entry_whose_blob_is_missing_hides_nothing(line, find, monkeypatch):
     other = line.registry.attach(
         image.repository, Digest(image.digest), artifact_type=BUNDLE_TYPE, payload=bundle, payload_type=BUNDLE_TYPE
     )
-    get_blob = line.registry.get_blob
+    get_part = line.registry.get_part
 
-    def missing(repository, digest, **more):
-        if digest == digest_of(bundle):
+    def missing(repository, part, **more):
+        if part.digest == digest_of(bundle):
             raise PermanentError("The registry does not hold the blob.")
-        return get_blob(repository, digest, **more)
+        return get_part(repository, part, **more)
 
-    monkeypatch.setattr(line.registry, "get_blob", missing)
+    monkeypatch.setattr(line.registry, "get_part", missing)
     assert [item.manifest for item in find(image)] == [true]
     assert other != true
     # Where nothing else is found, the fault is said: a registry that gives nothing is not one that holds nothing.
@@ -326,7 +326,7 @@ def test_an_entry_whose_blob_is_missing_hides_nothing(line, find, monkeypatch):
     def nothing(*_, **__):
         raise PermanentError("The registry answers 403.")
 
-    monkeypatch.setattr(line.registry, "get_blob", nothing)
+    monkeypatch.setattr(line.registry, "get_part", nothing)
     with pytest.raises(PermanentError, match="403") as caught:
         find(image)
     assert not isinstance(caught.value, Refusal)
@@ -339,7 +339,7 @@ def test_a_registry_that_breaks_off_is_not_one_without_statements(line, find, mo
     def broken(*_, **__):
         raise TemporaryError("The registry broke off.")
 
-    monkeypatch.setattr(line.registry, "get_blob", broken)
+    monkeypatch.setattr(line.registry, "get_part", broken)
     with pytest.raises(TemporaryError):
         find(image)
 

@@ -198,7 +198,7 @@ def test_a_release_with_an_unknown_field(line, forger):
     release, manifests = load_release(line.registry, "releases/unknown", Digest(offer.release))
     config = canonical(release.model_dump(mode="json") | {"note": "x"})
     line.registry.put_blob("releases/unknown", config)
-    data = release_manifest(release, manifests)
+    data = release_manifest(release, manifests, inline=False)
     data = data.replace(release.identity().encode(), digest_of(config).encode())
     data = data.replace(b'"size":%d}' % len(release.canonical()), b'"size":%d}' % len(config))
     digest = line.registry.put_manifest("releases/unknown", data, OCI_MANIFEST)
