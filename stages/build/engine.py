@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import tarfile
 import tempfile
 import threading
@@ -19,9 +20,15 @@ from sekisho.canonical import Digest, canonical, digest_of, hex_of
 from sekisho.errors import PermanentError, TemporaryError
 from sekisho.registry import Registry
 from stages.build.compose import Base
+from stages.build.engine_network import NONE, Networks
 
 LABEL = "dev.sekisho.sandbox"
 """Label of every container of the sandbox; its value says whose it is, so that nobody sweeps another's."""
+HOLDER_LABEL = "dev.sekisho.sandbox-network"
+"""Label of what holds a network namespace ready for the next one."""
+USER = 1000
+"""User and group in the sandbox."""
+HOSTNAME = "sandbox"
 
 _VERSION = "1.41"
 """Version of the engine's API: Docker 20.10 and later."""
@@ -35,9 +42,10 @@ class Engine:
         socket: the engine's socket, reachable by the line and by nothing that it builds.
         registry: the zone's registry, from which standard images are loaded by digest.
         work: folder for files in passing.
+        ahead: keep a network namespace ready for the next container. Whoever asks for that calls `close` at the end.
     """
 
-    def __init__(self, socket: Path, registry: Registry, work: Path) -> None:
+    def __init__(self, socket: Path, registry: Registry, work: Path, *, ahead: bool = False) -> None:
         self._socket = socket
         self._registry = registry
         self._work = work
@@ -47,6 +55,10 @@ class Engine:
         self._loading = threading.Lock()
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="sandbox-remover")
         self._going: set[Future[None]] = set()
+        self._networks: Networks | None = None
+        if ahead:
+            self._networks = Networks(self.client, label=HOLDER_LABEL, owner=self.owner, user=USER, hostname=HOSTNAME)
+            atexit.register(self.close)
 
     @contextmanager
     def client(self) -> Iterator[docker.APIClient]:
@@ -76,11 +88,31 @@ class Engine:
     def sweep(self) -> int:
         """Remove what a killed builder of this work folder left behind, and return how many containers that were."""
         with self.client() as client:
-            left = client.containers(all=True, filters={"label": f"{LABEL}={self.owner}"})
+            left = [
+                container
+                for label in (LABEL, HOLDER_LABEL)
+                for container in client.containers(all=True, filters={"label": f"{label}={self.owner}"})
+            ]
             for container in left:
                 with suppress(docker.errors.NotFound):
                     client.remove_container(container["Id"], force=True, v=True)
             return len(left)
+
+    @contextmanager
+    def network(self, image: str) -> Iterator[str]:
+        """Give the network mode of one container: none, or joining a namespace of its own that was made ready.
+
+        Args:
+            image: id of the image that the next one can be made ready from.
+        """
+        holder = self._networks.take() if self._networks is not None else ""
+        try:
+            yield f"container:{holder}" if holder else NONE
+        finally:
+            if holder:
+                self.remove(holder)
+            if self._networks is not None:
+                self._networks.prepare(image)
 
     def remove(self, container: str) -> None:
         """Remove a container, soon. What cannot be removed now is removed by the next `sweep`."""
@@ -97,6 +129,13 @@ class Engine:
         """Wait until every container that was to go has gone."""
         for future in tuple(self._going):
             future.result()
+
+    def close(self) -> None:
+        """Remove what was made ready, and wait until everything has gone."""
+        holder = self._networks.drop() if self._networks is not None else ""
+        if holder:
+            self.remove(holder)
+        self.settle()
 
     def image(self, base: Base, repository: str) -> str:
         """Return the engine's id of a standard image, loaded from the zone's registry if it is not there yet."""

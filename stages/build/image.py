@@ -71,7 +71,7 @@ class Builder:
         self.rules = rules
         self.work = cache / "work"
         self.work.mkdir(parents=True, exist_ok=True)
-        self.sandbox = Sandbox(docker_socket, registry, self.work, rules.sandbox)
+        self.sandbox = Sandbox(docker_socket, registry, self.work, rules.sandbox, ahead=True)
         self._resolver = resolver
         self._cleared = cleared
         self._languages = languages

@@ -31,12 +31,12 @@ from sekisho.builds import SandboxLimits
 from sekisho.errors import Refusal, SekishoError, TemporaryError
 from sekisho.registry import Registry
 from stages.build.compose import Base
-from stages.build.engine import LABEL, Engine
+from stages.build.engine import HOSTNAME, LABEL, USER, Engine
+from stages.build.engine_network import NONE
 from stages.build.failures import remedy_of
 
 __all__ = ["INPUTS", "LABEL", "USER", "Command", "Sandbox", "SandboxLimits"]
 
-USER = 1000
 INPUTS = "/in"
 """Folder in the sandbox whose entries are what the step may read."""
 SEED, OVERLAY, INDEX, PIPES = "seed", "overlay", "index", "pipes"
@@ -81,10 +81,19 @@ class Sandbox:
         registry: the zone's registry, from which standard images are loaded by digest.
         work: folder for files in passing.
         limits: what one run may use.
+        ahead: keep something ready that the next run would wait for; see `Engine`.
     """
 
-    def __init__(self, socket: Path, registry: Registry, work: Path, limits: SandboxLimits | None = None) -> None:
-        self._engine = Engine(socket, registry, work)
+    def __init__(
+        self,
+        socket: Path,
+        registry: Registry,
+        work: Path,
+        limits: SandboxLimits | None = None,
+        *,
+        ahead: bool = False,
+    ) -> None:
+        self._engine = Engine(socket, registry, work, ahead=ahead)
         self._work = work
         self._limits = limits or SandboxLimits()
 
@@ -109,8 +118,9 @@ class Sandbox:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self._work, prefix="pipes-")))
             scratch.chmod(0o755)
             pipes = {name: stack.enter_context(_pipe(scratch / name)) for name in (_OUTPUT, _LOG)}
+            network = stack.enter_context(self._engine.network(image))
             client = stack.enter_context(self._engine.client())
-            container = self._create(client, image, command, scratch)
+            container = self._create(client, image, command, scratch, network)
             try:
                 return self._watch(client, container, command, pipes, output)
             finally:
@@ -129,12 +139,16 @@ class Sandbox:
         """Wait until every container of earlier runs has gone."""
         self._engine.settle()
 
-    def _create(self, client: docker.APIClient, image: str, command: Command, pipes: Path) -> str:
+    def close(self) -> None:
+        """Remove what was kept ready, and wait until every container has gone."""
+        self._engine.close()
+
+    def _create(self, client: docker.APIClient, image: str, command: Command, pipes: Path, network: str) -> str:
         limits = self._limits
         rights = f"rw,nosuid,nodev,uid={USER},gid={USER},mode=0755,nr_inodes={limits.files}"
         inputs = {**command.inputs, PIPES: pipes}
         host = client.create_host_config(
-            network_mode="none",
+            network_mode=network,
             read_only=True,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
@@ -161,7 +175,8 @@ class Sandbox:
                 "PYTHONDONTWRITEBYTECODE": "1",
                 **command.environment,
             },
-            hostname="sandbox",
+            # Who joins a network namespace has the name of the container that holds it.
+            hostname=HOSTNAME if network == NONE else None,
             labels={LABEL: self._engine.owner},
             host_config=host,
             # The engine's client configuration may hold proxies with passwords.

@@ -112,9 +112,9 @@ class Workbench:
         """Attach the developer's own statement to an image; returns the digest of its manifest."""
         return attach_statement(self._builder.registry, self._repository, statement_of(image), self._signer)
 
-    def settle(self) -> None:
+    def close(self) -> None:
         """Wait until no container of a build is left."""
-        self._builder.sandbox.settle()
+        self._builder.sandbox.close()
 
     def _origin(self) -> Origin:
         base = head(self._source)

@@ -176,7 +176,7 @@ class Session:
         for forward in self._forwards.values():
             forward.close()
         self._closing.close()
-        self.bench.settle()
+        self.bench.close()
 
     def _give_back(self, caretaker: Caretaker) -> None:
         # When this is interrupted, the caretaker was not dismissed, and does it.

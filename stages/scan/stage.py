@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sekisho.canonical import Digest, digest_of_json, hex_of
@@ -19,6 +20,7 @@ from sekisho.model import IMAGE_HOST, DigestField, Document, Finding, Image, Man
 from sekisho.records import get_record, put_record
 from sekisho.registry import Registry
 from sekisho.statements import SBOM, SCAN, Statement, Subject
+from sekisho.together import together
 from sekisho.tools import trivy as find_trivy
 from stages.scan import parse
 from stages.scan.database import Current, Database, OwnDatabase, check_current, current, ensure_database, ensure_own
@@ -131,11 +133,13 @@ class ScanStage:
             own_advisories=means.used.own or "",
         )
         subjects = (Subject(name=f"{IMAGE_HOST}/{repository}", digest=image.digest),)
-        said = [
-            attach_statement(self._registry, repository, Statement(subjects=subjects, predicate_type=kind,
-                                                                   predicate=predicate), self._signer)
+        statements = (
+            Statement(subjects=subjects, predicate_type=kind, predicate=predicate)
             for kind, predicate in ((SCAN, scan.model_dump(mode="json")), (SBOM, sbom))
-        ]  # fmt: skip
+        )
+        said = together(
+            *(partial(attach_statement, self._registry, repository, item, self._signer) for item in statements)
+        )
         check_current(self._registry, means.used, repository)
         record = ScanRecord(scan=scan, statement=said[0], sbom_statement=said[1])
         put_record(

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pip
 import pytest
@@ -39,6 +40,7 @@ from stages import source
 from stages.build import Builder, BuildInput, BuildStage
 from stages.build.artifacts import Fetcher
 from stages.build.compose import LAYER_TYPE, Base, read_base
+from stages.build.engine import HOLDER_LABEL
 from stages.build.indexes import Indexes
 from stages.build.pack import Entry, entries_of_archive, write_layer
 from stages.build.sandbox import LABEL, Command, Sandbox, SandboxLimits
@@ -346,6 +348,84 @@ def test_leftovers_of_a_killed_builder_are_swept(box: Box) -> None:
     assert left(box.engine) != ""  # somebody else's stay
     assert other.sweep() == 1
     assert left(box.engine) == ""
+
+
+# -- a network namespace that was made ready ---------------------------------------------------------------------------
+
+
+def holders(engine: Path) -> list[str]:
+    command = ["docker", "-H", f"unix://{engine}", "ps", "-q", "--no-trunc", "--filter", f"label={HOLDER_LABEL}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.fixture
+def ahead(box: Box):
+    """A sandbox that keeps a network namespace ready, and what runs a script in it once one is."""
+    sandbox = Sandbox(box.engine, Registry(box.url), box.folder, LIMITS, ahead=True)
+
+    def run(script: str) -> str:
+        command = Command(("sh", "-c", script), directory="work", inputs={"seed": box.seed})
+        return sandbox.run(box.base, "standard/shell", command, box.folder / "output.tar")
+
+    def ready() -> tuple[str, str]:
+        """Wait for a holder, and return its namespace and its name."""
+        sandbox.settle()
+        for _ in range(200):
+            found = holders(box.engine)
+            if found:
+                time.sleep(0.5)  # the engine knows it a little before the sandbox does
+                return namespace_of(box.engine, found[0]), found[0]
+            time.sleep(0.1)
+        raise AssertionError("No network namespace was made ready.")
+
+    yield SimpleNamespace(run=run, ready=ready, sandbox=sandbox)
+    sandbox.close()
+    assert holders(box.engine) == []
+    assert left(box.engine) == ""
+
+
+def namespace_of(engine: Path, container: str) -> str:
+    command = ["docker", "-H", f"unix://{engine}", "inspect", "--format", "{{.State.Pid}}", container]
+    process = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return str(Path(f"/proc/{process}/ns/net").readlink())
+
+
+LOOK = """set -- /proc/[0-9]*; ls -l /proc/self/ns/net; ls /sys/class/net
+cat /proc/sys/kernel/hostname /etc/hosts /etc/resolv.conf; echo $#"""
+
+
+def test_a_namespace_that_was_made_ready_is_as_empty_as_one_of_ones_own(ahead) -> None:
+    def look() -> list[str]:
+        first, *rest = ahead.run(LOOK).splitlines()
+        return [first.rpartition(" ")[2], *rest]
+
+    _, *plain = look()
+    first, holder = ahead.ready()
+    joined, *seen = look()
+    assert joined == first
+    second, other = ahead.ready()
+    assert look() == [second, *seen]
+    # Interfaces, name, files and processes are those of a sandbox without.
+    assert seen[:2] == ["lo", "sandbox"]
+    assert seen == plain
+    assert holder != other  # handed out once
+
+
+@pytest.mark.parametrize("end", [["kill"], ["rm", "--force"]], ids=["killed", "removed"])
+def test_a_holder_that_has_gone_is_not_waited_for(ahead, box: Box, end: list[str]) -> None:
+    ahead.run("true")
+    ahead.ready()
+    subprocess.run(
+        ["docker", "-H", f"unix://{box.engine}", *end, *holders(box.engine)], check=True, capture_output=True
+    )
+    assert "lo" in ahead.run("ls /sys/class/net").split()
+
+
+def test_a_killed_builders_holder_is_swept(ahead, box: Box) -> None:
+    ahead.run("true")
+    ahead.ready()
+    assert Sandbox(box.engine, Registry(box.url), box.folder).sweep() == 1
+    assert holders(box.engine) == []
 
 
 def test_a_step_whose_container_is_killed_from_outside_is_tried_again(box: Box) -> None:
