@@ -17,7 +17,7 @@ from pydantic import Field
 
 from flows.commits import verdict_of, waits_for_advisories
 from flows.context import Gatekeeper, gatekeeper
-from flows.glue import forever, in_words
+from flows.glue import asked_at, forever, in_words
 from flows.inner import inner_loop
 from flows.rebase import Rebase, RebaseBook, due
 from flows.standards import standard_images
@@ -269,6 +269,7 @@ class BuildZone:
     async def _judge_once(self, push: Push) -> bool:
         try:
             self._put(push, "running")
+            asked_at.set(time.monotonic())
             await inner_loop(push.app, push.commit, push.branch, push.pushed_by, push.reason)
             verdict = verdict_of(self.gate.events.read(push.app, push.commit))
             if verdict is None:

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
@@ -37,6 +38,10 @@ _YOUNG_SECONDS = 15.0
 _LEFT_BEHIND = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 _MARKUP = re.compile(r"[\\`*_\[\]()#|!~]")
+
+asked_at: ContextVar[float] = ContextVar("asked_at", default=0.0)
+"""When the running flow was asked for (`time.monotonic()`): what Prefect takes to begin a run is the engine's part as
+well. 0 where nobody noted it, for example for a run from the dashboard."""
 
 _alive: set[str] = set()
 _taken: set[str] = set()

@@ -22,7 +22,7 @@ from prefect.states import Completed
 
 from flows.commits import waits_for_advisories
 from flows.context import Gatekeeper, gatekeeper
-from flows.glue import alive, in_markdown, in_words, leave_artifact, step
+from flows.glue import alive, asked_at, in_markdown, in_words, leave_artifact, step
 from sekisho.errors import Refusal, SekishoError, VerificationError
 from sekisho.model import Image, JudgeInput, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
 from sekisho.score import read_score, reader
@@ -113,7 +113,7 @@ async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str
         pushed_by: who pushed, for people.
         reason: why the line judges it again by itself; empty for a push.
     """
-    start = time.monotonic()
+    start = asked_at.get() or time.monotonic()
     gate = gatekeeper()
     told = _Told(gate, app, commit)
     gate.events.begin(app, commit)

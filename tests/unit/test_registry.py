@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -16,6 +17,7 @@ from sekisho import registry_http
 from sekisho.canonical import digest_of
 from sekisho.errors import PermanentError, Refusal, TemporaryError, VerificationError
 from sekisho.oci import (
+    INLINE_LIMIT,
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
@@ -29,6 +31,7 @@ from sekisho.oci import (
     read_json,
 )
 from sekisho.registry import Registry
+from sekisho.together import together
 
 BLOB = b"0123456789" * 1000
 DIGEST = digest_of(BLOB)
@@ -459,6 +462,61 @@ def test_json_that_two_readers_may_read_differently_is_refused(text):
 
 
 def test_an_index_goes_there_and_back():
-    entries = (Descriptor.of(b"a", "a/b"), Descriptor("c/d", digest_of(b"b"), 7, "e/f", {"k": "v"}))
+    entries = (
+        Descriptor.of(b"a", "a/b"),
+        Descriptor("c/d", digest_of(b"b"), 7, "e/f", {"k": "v"}),
+        Descriptor.of(b"", "g/h", inline=True),
+    )
 
     assert read_index(make_index(entries)) == entries
+
+
+@pytest.mark.parametrize("data", ["", "eA==\n", "!", 7, ["eA=="], base64.b64encode(b"y").decode(), "eHh4"])
+def test_a_descriptor_that_brings_along_something_else_is_refused(data):
+    right = {"mediaType": "a/b", "digest": digest_of(b"x"), "size": 1, "data": "eA=="}
+    assert Descriptor.parse(right).data == b"x"
+    with pytest.raises(Refusal, match="data"):
+        Descriptor.parse(right | {"data": data})
+
+
+def test_a_small_document_is_read_with_its_manifest_and_a_large_one_is_not_in_it(registry):
+    subject = put_base(registry, "r/inline")
+    small, large = b"s" * INLINE_LIMIT, b"l" * (INLINE_LIMIT + 1)
+    for payload, inline in ((small, True), (large, False)):
+        digest = registry.attach(
+            "r/inline", subject, artifact_type="a/b", payload=payload, payload_type="a/b", annotations={}
+        )
+        (layer,) = Manifest.parse(registry.get_manifest("r/inline", digest).data).layers
+        assert (layer.data is not None) == inline
+        # Also as a blob of its own: other tools look there.
+        assert registry.get_part("r/inline", layer) == registry.get_blob("r/inline", layer.digest) == payload
+        with pytest.raises(PermanentError, match="larger"):
+            registry.get_part("r/inline", layer, limit=1000)
+
+
+def test_connections_that_the_registry_closed_meanwhile_are_no_fault():
+    """A registry that is started anew ends them all: however many were kept, a request comes through."""
+
+    def answer(method, path, count):
+        return (200, {}, b"{}") if count <= 8 or path == "/last" else None
+
+    with server(answer) as (registry, seen):
+        transport = registry._http
+        together(*(lambda: transport.send("GET", "/first", limit=10) for _ in range(8)))
+        for connection in transport._idle:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        assert transport.send("GET", "/last", limit=10).body == b"{}"
+        assert len(transport._idle) == 1
+        registry.close()
+        assert not transport._idle
+    assert seen.count("GET /last") == 1
+
+
+def test_an_answer_that_is_not_read_to_its_end_ends_its_connection():
+    with server(lambda *_: (200, {}, b"0123456789")) as (registry, _):
+        transport = registry._http
+        with suppress(RuntimeError), transport.stream("GET", "/half") as response:
+            response.read(5)
+            raise RuntimeError
+        assert not transport._idle
+        assert transport.send("GET", "/whole", limit=10).body == b"0123456789"

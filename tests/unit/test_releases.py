@@ -11,7 +11,7 @@ import pytest
 
 from sekisho.canonical import Digest, canonical, digest_of
 from sekisho.errors import PermanentError, Refusal, VerificationError
-from sekisho.evidence import attach_statement
+from sekisho.evidence import attach_statement, load_statement
 from sekisho.keys import TrustRoot
 from sekisho.model import Archive, EvidenceRef, Image, Layer, Manifests, Offer, Reason, Release, Result
 from sekisho.oci import OCI_MANIFEST
@@ -27,9 +27,16 @@ from sekisho.releases import (
     verify_release,
 )
 from sekisho.releases.artifact import RELEASE_TYPE, release_manifest
-from sekisho.releases.judgement import JUDGE_ID, judgement_input, put_judgement
+from sekisho.releases.judgement import (
+    JUDGE_ID,
+    judgement_input,
+    judgement_manifest,
+    load_judgement,
+    named_judgement,
+    put_judgement,
+)
 from sekisho.releases.rules import RULES, images_of
-from sekisho.statements import PROVENANCE, SBOM, SCAN
+from sekisho.statements import PROVENANCE, SBOM, SCAN, peek_statement
 
 from .conftest import POLICIES
 
@@ -190,6 +197,26 @@ def test_a_release_manifest_with_something_more(line, forger, change, match):
     digest = line.registry.put_manifest(repository, canonical(value), OCI_MANIFEST)
     with pytest.raises(VerificationError, match=match):
         verify(line, offer.model_copy(update={"release": digest}))
+
+
+def test_a_release_of_before_its_parts_stood_in_it(line, forger):
+    """Its parts are blobs alone, and its judgement's as well: it counts as it did."""
+    one = forger("outlined")
+    offer = one.offer(judgement=one.judged())
+    repository = "releases/outlined"
+    release, manifests = load_release(line.registry, repository, Digest(offer.release))
+    older = line.registry.put_manifest(
+        repository, release_manifest(release, manifests, inline=False), OCI_MANIFEST, tag="older"
+    )
+    assert older != offer.release
+    assert load_release(line.registry, repository, older) == (release, manifests)
+    judgement, _ = load_judgement(line.registry, repository, named(line, offer))
+    data = judgement_manifest(judgement, inline=False)
+    judged = line.registry.put_manifest(repository, data, OCI_MANIFEST, tag="judged-older")
+    statement = summary_statement(older, release, at=NOW, levels=("SLSA_BUILD_LEVEL_1",), judgement=judged)
+    summary = attach_statement(line.registry, repository, statement, line.signers["verifier"])
+    verified = verify(line, offer.model_copy(update={"release": older, "summary": summary}))
+    assert (verified.release, verified.judged) == (release, judged)
 
 
 def test_a_release_with_an_unknown_field(line, forger):
@@ -445,6 +472,12 @@ def test_the_receipt_of_another_release(line, forger):
     with pytest.raises(VerificationError, match="Rule staging"):
         verify(line, second.model_copy(update={"receipt": first.receipt}), require=("verifier", "staging"))
     assert verify(line, first, require=("verifier", "staging"))
+
+
+def named(line, offer):
+    """Return the judgement that an offer's summary names."""
+    bundle = load_statement(line.registry, f"releases/{offer.app}", Digest(offer.summary))
+    return named_judgement(peek_statement(bundle), f"releases/{offer.app}")
 
 
 # -- rule judgement --------------------------------------------------------------------------------------------
