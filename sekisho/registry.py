@@ -287,12 +287,15 @@ class Registry:
         manifest = Manifest.parse(data, where=repository)
         if manifest.subject is None:
             raise PermanentError("This manifest has no subject, it cannot be a referrer.", where=repository)
-        subject = manifest.subject
-        digest, answer = self._put_manifest(repository, data, media_type, "")
-        if "oci-subject" in answer.headers:
+        subject, own = manifest.subject, own_tag(manifest.subject, digest_of(data))
+        no_api = time.monotonic() < self._no_api_until
+        digest, answer = self._put_manifest(repository, data, media_type, own if no_api else "")
+        if "oci-subject" in answer.headers:  # what has the API says so (distribution-spec v1.1, "Pushing Manifests")
             self._no_api_until = 0.0
             return digest
-        self._put_manifest(repository, data, media_type, own_tag(subject, digest))
+        if not no_api:
+            self._no_api_until = time.monotonic() + _NO_API_SECONDS
+            self._put_manifest(repository, data, media_type, own)
         entry = Descriptor(media_type, digest, len(data), manifest.artifact_type, manifest.annotations)
 
         def add(current: bytes | None) -> bytes | None:

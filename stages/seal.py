@@ -24,12 +24,11 @@ from sekisho.evidence import (
 )
 from sekisho.keys import Signer, Trust
 from sekisho.model import EvidenceRef, Image, Judgement, Offer, Release, Result, Revision, Scan, SealedRelease
-from sekisho.policy_archive import ARCHIVE_LIMIT
 from sekisho.records import get_record, put_record
 from sekisho.registry import Registry
 from sekisho.releases import put_release, summary_statement, verify_release
 from sekisho.releases.artifact import image_repository, release_repository
-from sekisho.releases.judgement import put_judgement, verdict_repository
+from sekisho.releases.judgement import copy_judgement, verdict_repository
 from sekisho.releases.rules import scan_report, source_commits
 from sekisho.statements import PROVENANCE, ROLES, SBOM, SCAN, SUMMARY, Statement
 from sekisho.together import together
@@ -166,10 +165,7 @@ class SealStage:
     def _keep(self, judgement: Judgement) -> Digest:
         """Keep the judgement beside the release, with which it travels."""
         app = judgement.verdict.app
-        policies = self._registry.get_blob(
-            verdict_repository(app), Digest(judgement.policies.digest), limit=ARCHIVE_LIMIT
-        )
-        return put_judgement(self._registry, release_repository(app), judgement, policies, tagged=True)
+        return copy_judgement(self._registry, verdict_repository(app), release_repository(app), judgement)
 
     def _evidence(self, parts: _Sealed, now: int) -> tuple[EvidenceRef, ...]:
         # Two commits can make the same image: each has a provenance of its own. Of scans that one counts which was

@@ -72,10 +72,8 @@ def judgement_manifest(judgement: Judgement, *, inline: bool = True) -> bytes:
     )
 
 
-def put_judgement(
-    registry: Registry, repository: str, judgement: Judgement, policies: bytes, *, tagged: bool = False
-) -> Digest:
-    """Store a judgement with the archive of its policies, under a tag of its own where it is asked for.
+def put_judgement(registry: Registry, repository: str, judgement: Judgement, policies: bytes) -> Digest:
+    """Store a judgement with the archive of its policies.
 
     Returns:
         The digest of its manifest: its name.
@@ -89,9 +87,24 @@ def put_judgement(
     if len(data) > JUDGEMENT_LIMIT or len(policies) > ARCHIVE_LIMIT:
         raise PermanentError("The judgement is too large to be kept.", where=repository)
     registry.put_blobs(repository, EMPTY, data, policies)
+    return registry.put_manifest(repository, judgement_manifest(judgement), OCI_MANIFEST)
+
+
+def copy_judgement(registry: Registry, source: str, target: str, judgement: Judgement) -> Digest:
+    """Store a judgement of one repository in another, under a tag of its own.
+
+    Returns:
+        The digest of its manifest: its name.
+
+    Raises:
+        PermanentError: its policies are not there.
+    """
+    policies = Digest(judgement.policies.digest)
+    if not registry.has_blob(target, policies) and not registry.mount_blob(target, policies, source):
+        registry.put_blob(target, registry.get_blob(source, policies, limit=ARCHIVE_LIMIT))
+    registry.put_blobs(target, EMPTY, judgement.canonical())
     manifest = judgement_manifest(judgement)
-    tag = judgement_tag(digest_of(manifest)) if tagged else ""
-    return registry.put_manifest(repository, manifest, OCI_MANIFEST, tag=tag)
+    return registry.put_manifest(target, manifest, OCI_MANIFEST, tag=judgement_tag(digest_of(manifest)))
 
 
 def judgement_parts(data: bytes, *, where: str = "") -> tuple[Descriptor, Descriptor]:
