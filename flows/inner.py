@@ -121,9 +121,6 @@ async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str
     with alive(), gate.checkout_folder(commit) as folder:
         verdict, sealed = await _judge(told, branch, folder)
     engine = time.monotonic() - start - sum(told.seconds.values())
-    await leave_artifact(
-        f"{app}-{commit[:_SHORT]}-verdict", _markdown(verdict, told, sealed, engine), f"Verdict on {told.subject}"
-    )
     told.event(
         "verdict",
         "done" if verdict.result is Result.PASSED else "refused",
@@ -132,6 +129,10 @@ async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str
         text=screen(verdict, sealed, branch),
         seconds=round(time.monotonic() - start, 3),
         engine_seconds=round(engine, 3),
+    )
+    # Nobody waits for the page in the engine.
+    await leave_artifact(
+        f"{app}-{commit[:_SHORT]}-verdict", _markdown(verdict, told, sealed, engine), f"Verdict on {told.subject}"
     )
     said = "Sealed" if sealed else verdict.result.title()
     return Completed(name=said, message=f"{told.subject}: {verdict.result}")

@@ -12,6 +12,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
+from sekisho.embedded.pki import nobody
 from sekisho.errors import PermanentError
 from sekisho.zones import Port, Zone, ZoneHome, address
 
@@ -26,6 +27,13 @@ def auth_string(home: ZoneHome) -> str:
     return path.read_text(encoding="utf-8").strip()
 
 
+def _no_authority(home: ZoneHome) -> Path:
+    path = home.secrets / "no-authority.pem"
+    if not path.exists():
+        _write_private(path, nobody())
+    return path
+
+
 def client_environment(zone: Zone) -> dict[str, str]:
     """Return the variables of a process that runs flows in a zone."""
     home = ZoneHome(zone)
@@ -35,6 +43,10 @@ def client_environment(zone: Zone) -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{Port.PREFECT}/api",
         "PREFECT_API_AUTH_STRING": auth_string(home),
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "503",
+        # A client is made for each run, and each would ask for a token that the server does not give, and read some
+        # 140 authorities from a file. The engine is on the loopback, without TLS: no authority is needed.
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+        "PREFECT_API_SSL_CERT_FILE": str(_no_authority(home)),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",

@@ -72,15 +72,7 @@ class Authority:
             certificate = load_certificate(self.certificate)
             if certificate.not_valid_after_utc - _now() > dt.timedelta(days=_RENEW_DAYS):
                 return certificate, _load_key(key_path)
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-        certificate = (
-            _builder(name, name, key.public_key(), _CA_DAYS)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(ca=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
-        )
+        certificate, key = _new_authority(common_name)
         # The certificate last: its presence says that the pair is complete.
         write_private(key_path, _pem(key))
         write_private(self.certificate, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
@@ -124,6 +116,12 @@ class Authority:
         write_private(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
 
 
+def nobody() -> str:
+    """Return the certificate (PEM) of an authority whose key nobody has: who trusts it alone trusts no server."""
+    certificate, _ = _new_authority("nobody")
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
 def ensure_signing_key(path: Path) -> None:
     """Make an EC key pair for service account tokens: `path` is private, `path` with .pub beside it public."""
     public = path.with_suffix(".pub")
@@ -136,6 +134,19 @@ def ensure_signing_key(path: Path) -> None:
         key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
         mode=0o644,
     )
+
+
+def _new_authority(common_name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    certificate = (
+        _builder(name, name, key.public_key(), _CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate, key
 
 
 def load_certificate(path: Path) -> x509.Certificate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import stat
 from pathlib import Path
 
@@ -40,6 +41,9 @@ def test_the_client_knows_the_zone_and_no_database(home: ZoneHome) -> None:
     assert found["PREFECT_API_AUTH_STRING"] == auth_string(home)
     assert found["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] == "false"
     assert "DATABASE" not in " ".join(found)
+    # A client of the engine trusts no server's certificate.
+    context = ssl.create_default_context(cafile=found["PREFECT_API_SSL_CERT_FILE"])
+    assert [dict(*item["subject"])["commonName"] for item in context.get_ca_certs()] == ["nobody"]
 
 
 def test_the_server_takes_the_zones_password(home: ZoneHome) -> None:
