@@ -116,14 +116,13 @@ class Engine:
 
     def remove(self, container: str) -> None:
         """Remove a container, soon. What cannot be removed now is removed by the next `sweep`."""
-
-        def gone() -> None:
-            with suppress(TemporaryError, PermanentError), self.client() as client:
-                client.remove_container(container, force=True, v=True)
-
-        future = self._remover.submit(gone)
+        future = self._remover.submit(self._remove, container)
         self._going.add(future)
         future.add_done_callback(self._going.discard)
+
+    def _remove(self, container: str) -> None:
+        with suppress(TemporaryError, PermanentError), self.client() as client:
+            client.remove_container(container, force=True, v=True)
 
     def settle(self) -> None:
         """Wait until every container that was to go has gone."""
@@ -134,7 +133,7 @@ class Engine:
         """Remove what was made ready, and wait until everything has gone."""
         holder = self._networks.drop() if self._networks is not None else ""
         if holder:
-            self.remove(holder)
+            self._remove(holder)  # here, not in a thread: there are no new ones at the process's end
         self.settle()
 
     def image(self, base: Base, repository: str) -> str:
