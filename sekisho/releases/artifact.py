@@ -50,17 +50,22 @@ def release_manifest(release: Release, manifests: bytes, *, inline: bool = True)
         manifests: the canonical bytes of its Manifests.
         inline: whether small parts stand in it as well; releases of before that have them as blobs alone.
     """
-    return make_manifest(
-        Descriptor.of(release.canonical(), RELEASE_TYPE, inline=inline),
-        (Descriptor.of(manifests, MANIFESTS_TYPE, inline=inline),),
-        artifact_type=RELEASE_TYPE,
-        annotations={"org.opencontainers.image.revision": release.revision.commit},
-    )
+    return _manifest(release.canonical(), manifests, release.revision.commit, inline=inline)
 
 
 def is_release_manifest(data: bytes, release: Release, manifests: bytes) -> bool:
     """Return whether these bytes are exactly what a release and its manifests make, in either form."""
-    return any(data == release_manifest(release, manifests, inline=inline) for inline in (True, False))
+    config, commit = release.canonical(), release.revision.commit
+    return any(data == _manifest(config, manifests, commit, inline=inline) for inline in (True, False))
+
+
+def _manifest(config: bytes, manifests: bytes, commit: str, *, inline: bool) -> bytes:
+    return make_manifest(
+        Descriptor.of(config, RELEASE_TYPE, inline=inline),
+        (Descriptor.of(manifests, MANIFESTS_TYPE, inline=inline),),
+        artifact_type=RELEASE_TYPE,
+        annotations={"org.opencontainers.image.revision": commit},
+    )
 
 
 def put_release(registry: Registry, release: Release, manifests: bytes) -> Digest:

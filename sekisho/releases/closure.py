@@ -1,13 +1,13 @@
 """The closure of a release: every small document that its verification needs, by digest, in memory.
 
-What does not depend on one another is fetched at the same time: first what the offer names, then what that names.
+What does not depend on one another is fetched at the same time.
 Image layers are not in it: they are only checked against the digests that these documents name.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -90,10 +90,8 @@ class _Fetch:
         data = self.manifest(repository, digest)
         if data is not None:
             document, policies = judgement_parts(data, where=digest)
-            together(
-                partial(self.part, repository, document, JUDGEMENT_LIMIT),
-                partial(self.part, repository, policies, ARCHIVE_LIMIT),
-            )
+            self.part(repository, document, JUDGEMENT_LIMIT)
+            self.part(repository, policies, ARCHIVE_LIMIT)
 
     def image(self, repository: str, digest: str) -> None:
         data = self.manifest(repository, digest)
@@ -121,21 +119,21 @@ def fetch_closure(registry: Registry, offer: Offer) -> Closure:
     if data is None:
         return Closure(fetch.documents)
     config, layer = release_parts(data, where=offer.release)
-    parsed, summary, *_ = together(
-        partial(fetch.part, repository, config, CONFIG_LIMIT),
-        partial(fetch.referrer, repository, offer.summary),
-        partial(fetch.part, repository, layer, MANIFESTS_LIMIT),
-        *(partial(fetch.referrer, repository, offer.receipt) for _ in range(bool(offer.receipt))),
-    )
-    release = Release.parse(parsed or b"", where=offer.release)
+    release = Release.parse(fetch.part(repository, config, CONFIG_LIMIT), where=offer.release)
     check_scope(release, offer)
-    images = release.image.repository
+    summary = fetch.referrer(repository, offer.summary)
     judgement = claimed_judgement(summary, offer) if summary else ""
-    together(
-        *(partial(fetch.judgement, repository, judgement) for _ in range(bool(judgement))),
+    images = release.image.repository
+    calls: list[Callable[[], object]] = [
+        partial(fetch.part, repository, layer, MANIFESTS_LIMIT),
         partial(fetch.image, images, release.image.digest),
         *(partial(fetch.referrer, images, evidence.manifest) for evidence in release.evidence),
-    )
+    ]
+    if judgement:
+        calls.append(partial(fetch.judgement, repository, judgement))
+    if offer.receipt:
+        calls.append(partial(fetch.referrer, repository, offer.receipt))
+    together(*calls)
     return Closure(fetch.documents)
 
 

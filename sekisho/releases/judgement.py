@@ -62,10 +62,14 @@ def judgement_manifest(judgement: Judgement, *, inline: bool = True) -> bytes:
         judgement: the judgement.
         inline: whether the document stands in it as well, if it is small; those of before that have it as a blob alone.
     """
+    return _manifest(judgement, judgement.canonical(), inline=inline)
+
+
+def _manifest(judgement: Judgement, document: bytes, *, inline: bool) -> bytes:
     return make_manifest(
         Descriptor.of(EMPTY, OCI_EMPTY),
         (
-            Descriptor.of(judgement.canonical(), JUDGEMENT_TYPE, inline=inline),
+            Descriptor.of(document, JUDGEMENT_TYPE, inline=inline),
             Descriptor(ARCHIVE_TYPE, Digest(judgement.policies.digest), judgement.policies.size),
         ),
         artifact_type=JUDGEMENT_TYPE,
@@ -132,10 +136,11 @@ def read_judgement(manifest: bytes, document: bytes, *, where: str = "") -> Judg
     """
     judgement = Judgement.parse(document, where=where)
     try:
-        forms = [judgement_manifest(judgement, inline=inline) for inline in (True, False)]
+        made = judgement.canonical()
+        whole = any(manifest == _manifest(judgement, made, inline=inline) for inline in (True, False))
     except (ValueError, RecursionError) as error:
         raise VerificationError("The judgement has no canonical form.", where=where) from error
-    if manifest not in forms:
+    if not whole:
         raise VerificationError("The judgement's manifest holds something else than its parts.", where=where)
     return judgement
 

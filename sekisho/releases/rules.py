@@ -90,6 +90,8 @@ class Examination:
     release: Release | None = None
     manifests: Manifests | None = None
     statements: dict[str, Statement] = field(default_factory=dict)
+    scan: Scan | None = None
+    """The report in the scanner's statement."""
     judgement: Judgement | None = None
     judged: str | None = None
     """Digest of the judgement that the summary lists, '' where it lists none; None: not known yet."""
@@ -275,6 +277,7 @@ def _scan(exam: Examination) -> None:
     if scan is None or sbom is None:
         raise VerificationError("Not checked: no scan with an SBOM verified.")
     report = scan_report(scan)
+    exam.scan = report
     if report.image != release.image.digest:
         raise VerificationError("The scan's report is about another image.", where=report.image)
     if report.sbom != digest_of_json(sbom.predicate):
@@ -328,18 +331,12 @@ def _judgement(exam: Examination) -> None:
         raise VerificationError("The judgement is not a PASSED one.", where=where)
     if verdict.policy != release.policy:
         raise VerificationError("The judgement is by another policy than the release names.", where=where)
+    if exam.scan is None:
+        raise VerificationError("Not checked: the scan did not verify.")
     judged = [part.identity() if part else "" for part in (subject.image, subject.manifests, subject.scan)]
-    if judged != [release.image.identity(), release.manifests, _scanned(exam).identity()]:
+    if judged != [release.image.identity(), release.manifests, exam.scan.identity()]:
         raise VerificationError("The judgement is about another image, other manifests or another scan.", where=where)
     exam.judgement = judgement
-
-
-def _scanned(exam: Examination) -> Scan:
-    for evidence in exam.known().evidence:
-        statement = exam.statements.get(evidence.manifest)
-        if evidence.predicate_type == SCAN and statement is not None:
-            return scan_report(statement)
-    raise VerificationError("Not checked: the scan did not verify.")
 
 
 def _staging(exam: Examination) -> None:

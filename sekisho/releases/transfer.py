@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from sekisho.canonical import Digest, digest_of, hex_of
@@ -26,7 +25,6 @@ from sekisho.releases.artifact import release_repository
 from sekisho.releases.closure import fetch_closure, statements_of
 from sekisho.releases.judgement import judgement_tag
 from sekisho.releases.rules import Requirement, VerifiedRelease, verify_closure
-from sekisho.together import together
 
 
 def verify_release(
@@ -58,11 +56,9 @@ def verify_release(
     moment = int(time.time()) if at is None else at
     verified = verify_closure(offer, closure, trust, require, at=moment, witnessed=witnessed)
     image = verified.release.image
-    digests = [Digest(layer.digest) for layer in image.layers]
-    there = together(*(partial(source.has_blob, image.repository, digest) for digest in digests))
-    for digest, held in zip(digests, there, strict=True):
-        if not held:
-            raise VerificationError("A layer of the image is missing.", where=f"{source.url} {digest}")
+    for layer in image.layers:
+        if not source.has_blob(image.repository, Digest(layer.digest)):
+            raise VerificationError("A layer of the image is missing.", where=f"{source.url} {layer.digest}")
     return verified
 
 
