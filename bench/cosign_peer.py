@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from sekisho.keys import TrustRoot
@@ -39,9 +40,12 @@ def cosign_seconds(url: str, reference: str, key: Path, *, bundle: bool = True) 
         RuntimeError: cosign says no; a figure of a refusal is none.
         PermanentError: cosign is not there; says how to get it.
     """
-    form = f"--new-bundle-format={'true' if bundle else 'false'}"
+    return _cosign("verify", url, reference, key, f"--new-bundle-format={'true' if bundle else 'false'}")
+
+
+def _cosign(command_name: str, url: str, reference: str, key: Path, *options: str) -> float:
     command = [
-        str(tool("cosign")), "verify", "--key", str(key.resolve()), form,
+        str(tool("cosign")), command_name, "--key", str(key.resolve()), *options,
         "--insecure-ignore-tlog=true", "--allow-http-registry", f"{url.rpartition('//')[2]}/{reference}",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as home:
@@ -50,8 +54,25 @@ def cosign_seconds(url: str, reference: str, key: Path, *, bundle: bool = True) 
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS)
         seconds = time.monotonic() - started
     if run.returncode:
-        raise RuntimeError(f"cosign verify says no: {run.stderr.strip()[-500:]}")
+        raise RuntimeError(f"cosign {command_name} says no: {run.stderr.strip()[-500:]}")
     return seconds
+
+
+def cosign_all_seconds(url: str, subjects: Mapping[str, tuple[str, Path]]) -> float:
+    """Return the seconds that cosign takes for all statements of a release, a process each.
+
+    Args:
+        url: the registry, `http://host:port`.
+        subjects: for each predicate type, the `<repository>@sha256:<hex>` that it is about, and the key's file.
+
+    Raises:
+        RuntimeError: cosign says no.
+        PermanentError: cosign is not there; says how to get it.
+    """
+    return sum(
+        _cosign("verify-attestation", url, reference, key, "--type", kind, "--new-bundle-format=true")
+        for kind, (reference, key) in subjects.items()
+    )
 
 
 def line_seconds(url: str, offer: Offer, trust: TrustRoot, *, at: int | None = None) -> float:

@@ -6,8 +6,8 @@ push      one file of an example changed, no new dependency, pushed: until the s
           engine's part of it is what Prefect and waiting took
 render    1,000 Score files to manifests (bench/rendering.py)
 judge     10,000 objects of the examples against all admission policies; and as many of a file that uses all of Score
-sign      one statement; and all statements of a release fetched and verified over a new connection, beside
-          `cosign verify` of the one signature of its image, as a process
+sign      one statement; and a release with all its statements fetched and verified over new connections, beside
+          `cosign verify` of the release's one signature, as a process, and beside cosign for each of its statements
 rescan    an unchanged image under unchanged advisories: found, not scanned
 """
 
@@ -27,8 +27,9 @@ from typing import Any
 
 import rendering
 from build import EXAMPLES, p95
-from cosign_peer import cosign_seconds, line_seconds
+from cosign_peer import cosign_all_seconds, cosign_seconds, line_seconds
 
+from sekisho.canonical import Digest
 from sekisho.clients import FeedClient
 from sekisho.demo.line import Step, build_steps
 from sekisho.demo.workload import prepare, push
@@ -38,8 +39,10 @@ from sekisho.errors import PermanentError
 from sekisho.keys import FileSigner, load_trust
 from sekisho.model import IMAGE_HOST, Offer
 from sekisho.policy import PolicySet, load_policies
+from sekisho.registry import Registry
+from sekisho.releases import load_release
 from sekisho.score import reader
-from sekisho.statements import PROVENANCE, Statement, Subject, sign_statement
+from sekisho.statements import PROVENANCE, SUMMARY, Statement, Subject, sign_statement
 from sekisho.zones import Port, Zone, ZoneHome, address
 from stages.render import render
 
@@ -218,24 +221,35 @@ def _signatures(offer: Offer | None) -> Figures:
 def _verify(offer: Offer, folder: Path, figures: Figures) -> list[str]:
     home = ZoneHome(Zone.BUILD)
     trust = load_trust(home.trust / "root.json")
-    (folder / "verifier.pub").write_text(trust.for_role("verifier")[-1].public_key, encoding="ascii")
+    for role in ("builder", "scanner", "verifier"):
+        (folder / f"{role}.pub").write_text(trust.for_role(role)[-1].public_key, encoding="ascii")
     reference = f"releases/{offer.app}@{offer.release}"
 
-    def both() -> tuple[list[float], list[float]]:
-        ours = [line_seconds(REGISTRY, offer, trust) for _ in range(REPEATS)]
-        theirs = [cosign_seconds(REGISTRY, reference, folder / "verifier.pub") for _ in range(REPEATS // 2)]
-        return ours, theirs
+    def all_three() -> tuple[list[float], list[float], list[float]]:
+        release, _ = load_release(Registry(REGISTRY), f"releases/{offer.app}", Digest(offer.release))
+        image = f"{release.image.repository}@{release.image.digest}"
+        subjects = {item.predicate_type: (image, folder / f"{item.role}.pub") for item in release.evidence} | {
+            SUMMARY: (reference, folder / "verifier.pub")
+        }
+        ours, theirs, all_of_theirs = [], [], []
+        for _ in range(REPEATS):  # in turn: what the machine does besides meets all of them
+            ours.append(line_seconds(REGISTRY, offer, trust))
+            theirs.append(cosign_seconds(REGISTRY, reference, folder / "verifier.pub"))
+            all_of_theirs.append(cosign_all_seconds(REGISTRY, subjects))
+        return ours, theirs, all_of_theirs
 
     try:
-        ours, theirs = call_in(namespace(Zone.BUILD), both)
+        ours, theirs, all_of_theirs = call_in(namespace(Zone.BUILD), all_three)
     except PermanentError as error:
         figures["cosign"] = str(error)
         return ["cosign is not here"]
     figures["verify_ms"] = round(statistics.median(ours) * 1000, 1)
     figures["cosign_verify_ms"] = round(statistics.median(theirs) * 1000, 1)
+    figures["cosign_all_ms"] = round(statistics.median(all_of_theirs) * 1000, 1)
     figures["ratio"] = round(statistics.median(ours) / statistics.median(theirs), 3)
+    figures["ratio_all"] = round(statistics.median(ours) / statistics.median(all_of_theirs), 3)
     missed = [] if statistics.median(ours) <= VERIFY_SECONDS else ["verify <= 100 ms"]
-    return missed + ([] if figures["ratio"] <= COSIGN_RATIO else ["a third of cosign verify"])
+    return missed + ([] if figures["ratio_all"] <= COSIGN_RATIO else ["a third of cosign for the same statements"])
 
 
 if __name__ == "__main__":
