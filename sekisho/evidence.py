@@ -84,7 +84,8 @@ def attach_statement(
     check_speaker(statement, signer.role)
     bundle = sign_statement(statement, signer)
     subject = Digest(statement.subjects[0].digest)
-    if statement.predicate_type == SUMMARY and statement.predicate.get("verificationResult") == "PASSED":
+    passed = statement.predicate_type == SUMMARY and statement.predicate.get("verificationResult") == "PASSED"
+    if passed and not repository.startswith(VERDICTS):
         return attach_summary(registry, repository, subject, bundle, signer, created=created)
     return attach_bundle(registry, repository, subject, bundle, created=created)
 
@@ -110,6 +111,8 @@ def attach_summary(
 def attach_bundle(registry: Registry, repository: str, subject: Digest, bundle: bytes, *, created: str = "") -> Digest:
     """Attach a bundle that is signed already to one of its subjects, as referrer and in the legacy tag.
 
+    What is about a verdict has no legacy form: no older tool looks there, and nothing there is an image.
+
     Raises:
         PermanentError: it says FAILED and this is not a repository of verdicts, or it is not about `subject`.
     """
@@ -128,6 +131,8 @@ def attach_bundle(registry: Registry, repository: str, subject: Digest, bundle: 
             annotations=annotations,
         )
 
+    if repository.startswith(VERDICTS):
+        return attach()
     return together(attach, lambda: attach_legacy(registry, repository, subject, bundle))[0]
 
 

@@ -136,7 +136,8 @@ def test_a_no_is_kept_among_the_verdicts(line):
     attach_statement(line.registry, "verdicts/ev", statement, line.signers["verifier"])
 
     assert len(line.registry.referrers("verdicts/ev", subject)) == 1
-    assert line.registry.resolve("verdicts/ev", f"sha256-{hex_of(subject)}.sig") is None
+    for older in ("sig", "att"):
+        assert line.registry.resolve("verdicts/ev", f"sha256-{hex_of(subject)}.{older}") is None
 
 
 @pytest.mark.parametrize(
