@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -64,18 +65,31 @@ def cosign(tmp_path, signers):
     return Command("cosign", tmp_path)
 
 
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory, signers):
+    """Our keys as cosign keeps them: `import-key-pair`, once, for it stretches the password; gives the key's file."""
+    importing = Command("cosign", tmp_path_factory.mktemp("imported"))
+
+    def call(name):
+        key = importing.folder / f"{name}.key"
+        if not key.exists():
+            pem = write_key(signers[name], importing.folder / f"{name}.pem")
+            importing.good("import-key-pair", "--key", str(pem), "--output-key-prefix", name)
+        return key
+
+    return call
+
+
 @pytest.fixture
-def keys(cosign, signers):
-    """Our keys as cosign keeps them: `import-key-pair`; and its configuration for signing without any service."""
+def keys(cosign, imported):
+    """Puts an imported key before cosign, and its configuration for signing without any service."""
     (cosign.folder / "offline.json").write_text(cosign.good("signing-config", "create"))
 
-    def imported(name: str, form: str = "bundle") -> tuple[str, ...]:
-        if not (cosign.folder / f"{name}.key").exists():
-            pem = write_key(signers[name], cosign.folder / f"{name}.pem")
-            cosign.good("import-key-pair", "--key", str(pem), "--output-key-prefix", name)
+    def chosen(name: str, form: str = "bundle") -> tuple[str, ...]:
+        shutil.copy(imported(name), cosign.folder)
         return signing(name, form)
 
-    return imported
+    return chosen
 
 
 def signing(name: str, form: str = "bundle") -> tuple[str, ...]:
