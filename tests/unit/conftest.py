@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from build_cases import Make
+from hypothesis import HealthCheck, settings
 
 from sekisho import zones
 from sekisho.canonical import Digest, canonical, digest_of, digest_of_json
@@ -48,6 +49,10 @@ from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE, SBOM, SCAN, Statement, Subject
 from stages.build.project import Project
 from stages.seal import SealInput, SealStage
+
+# How long an example takes says how busy the machine is: other processes test beside this one.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 CONFIG = """\
 version: 0.1
