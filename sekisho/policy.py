@@ -12,7 +12,7 @@ here they judge before anything gets near one. What holds:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -310,9 +310,9 @@ def load_policies(folder: Path) -> PolicySet:
     """
     policies: dict[str, tuple[PolicyObject, Source]] = {}
     bindings: dict[str, tuple[BindingObject, Source]] = {}
-    place = folder / ADMISSION
+    place, read = folder / ADMISSION, cache(read_policy_file)
     for path in sorted(place.glob("*")):
-        for source in read_policy_file(path):
+        for source in read(path):
             kind = source.value.get("kind") if isinstance(source.value, dict) else None
             if kind == "ValidatingAdmissionPolicyBinding":
                 binding = parsed(BindingObject, source)
@@ -331,7 +331,7 @@ def load_policies(folder: Path) -> PolicySet:
         remedy = "Each policy needs one binding that denies, and each binding its policy."
         raise PermanentError(f"Policy and binding do not pair: {', '.join(lonely)}.", where=str(place), remedy=remedy)
     compiled = tuple(_compiled(*policies[name], *bindings[name]) for name in sorted(policies))
-    return PolicySet(compiled, policy_digest(folder))
+    return PolicySet(compiled, policy_digest(folder, read=read))
 
 
 def _compiled(policy: PolicyObject, source: Source, binding: BindingObject, bound: Source) -> Policy:
@@ -374,10 +374,14 @@ def _compiled(policy: PolicyObject, source: Source, binding: BindingObject, boun
     )
 
 
-def policy_digest(folder: Path) -> Digest:
+def policy_digest(folder: Path, *, read: Callable[[Path], list[Source]] = read_policy_file) -> Digest:
     """Return the digest of a policies folder: of what its YAML says, not of comments and layout.
 
     Everything in the folder counts (admission rules, limits, standard images and their lock, waivers), except Markdown.
+
+    Args:
+        folder: the policies folder.
+        read: reads a policy file; given by who has read some already.
 
     Raises:
         PermanentError: the folder holds nothing, or a YAML file in it cannot be read.
@@ -385,7 +389,7 @@ def policy_digest(folder: Path) -> Digest:
     content: dict[str, Any] = {}
     for name, path in policy_files(folder).items():
         if path.suffix in {".yaml", ".yml"}:
-            content[name] = digest_of_json([source.value for source in read_policy_file(path)])
+            content[name] = digest_of_json([source.value for source in read(path)])
         else:
             content[name] = digest_of_file(path)
     if not content:

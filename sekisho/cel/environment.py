@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from sekisho.cel import patterns, runtime
@@ -108,16 +108,13 @@ class Environment:
             PermanentError: it does not compile, or has another type, or would not mean here what it means there.
         """
         try:
-            compiler = runtime.compiler(frozenset(self._variables.items()))
-            tree = read(compiler.compile(text).serialize())
-            refuse(tree, ours=runtime.OURS, pattern=_pattern_problem, literal=_literal_problem)
+            tree, type_ = _checked(frozenset(self._variables.items()), text)
         except (RuntimeError, NotExactError) as error:
             lines = str(error).splitlines() or [""]
             raise PermanentError(
                 f"The expression does not compile: {lines[0][:300]}", where=where, remedy=_REMEDY
             ) from error
-        root = changed(prepared(tree, ours=runtime.OURS), self._renamed)
-        expression = Expression(text, tree.type_of(tree.root), root, self._definitions)
+        expression = Expression(text, type_, changed(tree, self._renamed), self._definitions)
         if wanted and expression.type_name != wanted:
             raise PermanentError(f"The expression gives {expression.type_name}, not {wanted}.", where=where)
         return expression
@@ -150,6 +147,19 @@ class Environment:
             raise
         except _FAULTS as error:
             raise EvaluationError(str(error).partition("\n")[0][:300]) from error
+
+
+@lru_cache(maxsize=1024)
+def _checked(variables: frozenset[tuple[str, Type]], text: str) -> tuple[Node, Type]:
+    """Return an expression as it is evaluated, and its type. Kept: policies are read anew and again, mostly unchanged.
+
+    Raises:
+        RuntimeError: it does not compile.
+        NotExactError: it would not mean here what it means in the API server.
+    """
+    tree = read(runtime.compiler(variables).compile(text).serialize())
+    refuse(tree, ours=runtime.OURS, pattern=_pattern_problem, literal=_literal_problem)
+    return prepared(tree, ours=runtime.OURS), tree.type_of(tree.root)
 
 
 def all_of(checks: Sequence[Expression], *, unless: Sequence[Expression] = ()) -> Expression:

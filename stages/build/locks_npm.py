@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from sekisho.errors import Refusal
 from stages.build.npm_names import (
@@ -23,6 +23,7 @@ from stages.build.npm_names import (
     index_path,
     read_integrity,
     runs_here,
+    split_url,
 )
 from stages.build.strict_json import read_object
 
@@ -233,7 +234,7 @@ class _Reading:
             raise ValueError("`resolved` is not text")  # noqa: TRY004
         if resolved == f"{REGISTRY}/{index_path(name, version)}":
             return
-        parts = urlsplit(resolved)
+        parts = split_url(resolved)
         shaped = unquote(parts.path).endswith(f"/{index_path(name, version)}")
         if parts.scheme not in {"http", "https"} or not shaped:
             raise from_elsewhere(name, resolved, where=self._at(key))

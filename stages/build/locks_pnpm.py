@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from sekisho.errors import Refusal
 from stages.build.npm_names import (
@@ -23,6 +23,7 @@ from stages.build.npm_names import (
     index_path,
     read_integrity,
     runs_here,
+    split_url,
 )
 
 LOCK_COMMAND = "pnpm install --lockfile-only"
@@ -152,7 +153,7 @@ def _package(key: str, entry: _Entry, where: str) -> Pinned:
     tarball = resolution.get("tarball", "").strip("'")
     if "://" in version or version.startswith(("file:", "link:", "git")):
         raise from_elsewhere(name, version, where=here)
-    if tarball and not unquote(urlsplit(tarball).path).endswith(f"/{index_path(name, version)}"):
+    if tarball and not unquote(split_url(tarball).path).endswith(f"/{index_path(name, version)}"):
         raise from_elsewhere(name, tarball, where=here)
     try:
         check_name(name)

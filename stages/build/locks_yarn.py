@@ -9,10 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from sekisho.errors import Refusal
-from stages.build.npm_names import Pinned, check_name, check_version, from_elsewhere, index_path, read_integrity
+from stages.build.npm_names import (
+    Pinned,
+    check_name,
+    check_version,
+    from_elsewhere,
+    index_path,
+    read_integrity,
+    split_url,
+)
 
 LOCK_COMMAND = "yarn install"
 NPM_LOCK_COMMAND = "npm install --package-lock-only"
@@ -136,7 +144,7 @@ def _package(entry: _Entry, where: str) -> Pinned:
         name = target[:1] + target[1:].partition("@")[0]
     version, resolved = entry.values.get("version", ""), entry.values.get("resolved", "")
     url, _, sha1 = resolved.partition("#")
-    parts = urlsplit(url)
+    parts = split_url(url)
     if not resolved or parts.scheme not in {"http", "https"}:
         raise from_elsewhere(place, resolved or wanted, where=here)
     if not unquote(parts.path).endswith(f"/{index_path(name, version)}"):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from urllib.parse import SplitResult, urlsplit
 
 from packageurl import PackageURL
 
@@ -130,6 +131,14 @@ def read_integrity(value: object) -> tuple[str, str]:
 def runs_here(os: object, cpu: object, libc: object) -> bool:
     """Return whether a package runs in the standard image, as npm judges it (npm-install-checks)."""
     return _listed("linux", os) and _listed("x64", cpu) and _listed("glibc", libc)
+
+
+def split_url(text: str) -> SplitResult:
+    """Return a URL's parts; those of an empty one where it cannot be read (`https://[`): that is nobody's index."""
+    try:
+        return urlsplit(text)
+    except ValueError:
+        return urlsplit("")
 
 
 def from_elsewhere(name: str, source: str, *, where: str) -> Refusal:

@@ -42,6 +42,8 @@ _MAX_CONNECTIONS = 256
 _UPSTREAM = 16
 _PAGES = 4
 """Pages that are turned at once; each is in memory whole."""
+_POLL = 0.05
+"""Seconds after which it is noticed that the resolver is to end."""
 _OK = 200
 _PLAIN = "application/octet-stream"
 
@@ -114,7 +116,7 @@ class Resolver:
         except BaseException:
             self._scratch.cleanup()
             raise
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="resolver", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL,), name="resolver", daemon=True)
         self._thread.start()
         return self
 

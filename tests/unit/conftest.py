@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from build_cases import Make
+from hypothesis import HealthCheck, settings
 
 from sekisho import zones
 from sekisho.canonical import Digest, canonical, digest_of, digest_of_json
@@ -47,6 +49,10 @@ from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE, SBOM, SCAN, Statement, Subject
 from stages.build.project import Project
 from stages.seal import SealInput, SealStage
+
+# How long an example takes says how busy the machine is: other processes test beside this one.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 CONFIG = """\
 version: 0.1
@@ -85,7 +91,8 @@ def start_registry(directory: Path, port: int) -> subprocess.Popen[bytes]:
         pytest.skip("no registry binary: run scripts/setup, or install Debian's docker-registry")
     config = directory / "config.yml"
     config.write_text(CONFIG.format(storage=directory / "data", port=port), encoding="utf-8")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "OTEL_TRACES_EXPORTER": "none"}
+    # Collecting garbage is a fifth of its CPU time; it lives for some minutes.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "OTEL_TRACES_EXPORTER": "none", "GOGC": "800"}
     process = subprocess.Popen(
         [binary, "serve", str(config)],
         env=environment,
@@ -116,6 +123,12 @@ def running_registry() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(timeout=10)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection of garbage need go through it again, a quarter of a second each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -227,7 +227,7 @@ class Place:
     def restore_registry(self, name: str) -> None:
         """Set the registry to a snapshot."""
         shutil.rmtree(self.storage, ignore_errors=True)
-        shutil.copytree(self.snapshots / name / "registry", self.storage)
+        shutil.copytree(self.snapshots / name / "registry", self.storage, copy_function=shutil.copyfile)
 
     def keep(self, name: str, home: Path) -> None:
         """Take a snapshot."""

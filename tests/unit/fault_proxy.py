@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import re
+import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 _OWN = {"connection", "transfer-encoding", "content-length", "keep-alive", "date", "server"}
@@ -137,73 +138,149 @@ def slow(until: threading.Event) -> Answer:
     return answer
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+# -- on the wire ----------------------------------------------------------------------------------------------------
+# Read and written by hand: http.server and http.client take most of a millisecond for each request on its way, and a
+# test of the whole line sends hundreds.
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The first line of an HTTP message, in its three parts, and its headers."""
+
+    first: tuple[str, str, str]
+    headers: tuple[tuple[str, str], ...]
+
+    def get(self, name: str) -> str:
+        return next((value for key, value in self.headers if key.lower() == name), "")
+
+
+def _head(stream: BinaryIO) -> _Head:
+    """Read a message up to its body.
+
+    Raises:
+        Gone: the connection ended.
+    """
+    first, _, rest = stream.readline().decode("latin-1").rstrip("\r\n").partition(" ")
+    second, _, third = rest.partition(" ")
+    headers = []
+    while line := stream.readline().decode("latin-1").rstrip("\r\n"):
+        name, _, value = line.partition(":")
+        headers.append((name, value.strip()))
+    if not first:
+        raise Gone
+    return _Head((first, second, third), tuple(headers))
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise Gone
+    return data
+
+
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    """Give the pieces of a chunked body."""
+    while size := int(stream.readline().partition(b";")[0] or b"0", 16):
+        yield _exactly(stream, size)
+        stream.readline()
+    while stream.readline().strip():
+        pass
+
+
+class _Upstream:
+    """A connection to the real registry."""
+
+    def __init__(self, url: str) -> None:
+        target = urlsplit(url)
+        self._socket = socket.create_connection((str(target.hostname), target.port or 80), timeout=30)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._answers = self._socket.makefile("rb")
+
+    def ask(self, head: _Head, body: bytes) -> Reply:
+        method, path, _ = head.first
+        lines = [f"{method} {path} HTTP/1.1", *(f"{key}: {value}" for key, value in _kept(head))]
+        if body or head.get("content-length"):
+            lines.append(f"Content-Length: {len(body)}")
+        self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        answer = _head(self._answers)
+        status, length = int(answer.first[1]), answer.get("content-length")
+        headers = _kept(answer)
+        if method == "HEAD":
+            return Reply(status, (*headers, *([("Content-Length", length)] if length else [])))
+        if answer.get("transfer-encoding"):
+            return Reply(status, headers, b"".join(_pieces(self._answers)))
+        return Reply(status, headers, _exactly(self._answers, int(length or 0)))
+
+    def close(self) -> None:
+        self._answers.close()
+        self._socket.close()
+
+
+def _kept(head: _Head) -> tuple[tuple[str, str], ...]:
+    return tuple(item for item in head.headers if item[0].lower() not in _OWN)
+
+
+class _Handler(socketserver.StreamRequestHandler):
     disable_nagle_algorithm = True
-    proxy: Proxy
-    upstream: http.client.HTTPConnection | None = None
+    answer: Answer
+    to: str
+    upstream: _Upstream | None = None
 
-    def serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        agent = self.headers.get("user-agent") or ""
-        try:
-            self.send(self.proxy.answer(Request(self.command, self.path, agent, lambda: self.forward(body))))
-        except (Gone, OSError):
-            self.close_connection = True
+    def handle(self) -> None:
+        with suppress(Gone, OSError):
+            while self.serve():
+                pass
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = serve  # noqa: N815
-
-    def forward(self, body: bytes) -> Reply:
-        if self.upstream is None:
-            target = urlsplit(self.proxy.upstream)
-            self.upstream = http.client.HTTPConnection(str(target.hostname), target.port, timeout=30)
-        headers = {key: value for key, value in self.headers.items() if key.lower() not in _OWN}
-        self.upstream.request(self.command, self.path, body=body or None, headers=headers)
-        response = self.upstream.getresponse()
-        length = response.getheader("content-length")
-        data = response.read()
-        kept = [(key, value) for key, value in response.getheaders() if key.lower() not in _OWN]
-        if self.command == "HEAD" and length:
-            kept.append(("Content-Length", length))
-        return Reply(response.status, tuple(kept), data)
-
-    def send(self, reply: Reply) -> None:
-        lines = [f"HTTP/1.1 {reply.status} X"]
-        lines += [f"{key}: {value}" for key, value in reply.headers]
+    def serve(self) -> bool:
+        """Answer one request; tell whether the connection stays."""
+        head = _head(self.rfile)
+        body = _exactly(self.rfile, int(head.get("content-length") or 0))
+        method, path, _ = head.first
+        reply = type(self).answer(Request(method, path, head.get("user-agent"), lambda: self.forward(head, body)))
+        lines = [f"HTTP/1.1 {reply.status} X", *(f"{key}: {value}" for key, value in reply.headers)]
         if not any(key.lower() == "content-length" for key, _ in reply.headers):
-            lines.append(f"Content-Length: {0 if self.command == 'HEAD' else len(reply.body)}")
-        body = b"" if self.command == "HEAD" else reply.body
+            lines.append(f"Content-Length: {0 if method == 'HEAD' else len(reply.body)}")
+        said = b"" if method == "HEAD" else reply.body
         if reply.cut:
-            body = body[: len(body) // 2]
-            self.close_connection = True
+            said = said[: len(said) // 2]
         # One piece: two would wait for each other on a loopback with delayed acknowledgements.
-        self.wfile.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
+        self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1") + said)
+        return not reply.cut and head.get("connection").lower() != "close"
+
+    def forward(self, head: _Head, body: bytes) -> Reply:
+        if self.upstream is None:
+            self.upstream = _Upstream(self.to)
+        return self.upstream.ask(head, body)
 
     def finish(self) -> None:
         if self.upstream is not None:
             self.upstream.close()
         super().finish()
 
-    def log_message(self, *_: object) -> None:
-        pass
 
-
-class _Server(ThreadingHTTPServer):
+class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 64
+
+
+@contextmanager
+def standing_before(upstream: str, answer: Answer) -> Iterator[str]:
+    """Stand before a registry until the block ends, and answer each request with `answer`; give the URL."""
+    handler = type("Handler", (_Handler,), {"answer": staticmethod(answer), "to": upstream})
+    server = _Server(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
 
 
 @contextmanager
 def running_proxy(upstream: str) -> Iterator[Proxy]:
     """Run a proxy in front of a registry until the block ends."""
     proxy = Proxy(upstream=upstream)
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": proxy}))
-    proxy.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with standing_before(upstream, proxy.answer) as proxy.url:
         yield proxy
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)

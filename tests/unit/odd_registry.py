@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import fault_proxy
 
 from sekisho.registry import Registry
 
@@ -78,40 +79,23 @@ def faulty(
     """
     seen: list[str] = []
     guard = threading.Lock()
-    upstream = url.removeprefix("http://")
 
-    def respond(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    def answer(request: fault_proxy.Request) -> fault_proxy.Reply:
         with guard:
-            seen.append(f"{handler.command} {handler.path}")
-            fault = plan(len(seen), handler.command, handler.path)
+            seen.append(f"{request.method} {request.path}")
+            fault = plan(len(seen), request.method, request.path)
         if fault == "gone":
-            handler.close_connection = True
-            return
+            raise fault_proxy.Gone
         if fault.isdecimal():
-            handler.send_response(int(fault))
-            handler.send_header("Content-Length", "0")
-            handler.end_headers()
-            return
-        connection = http.client.HTTPConnection(upstream, timeout=10)
-        connection.request(handler.command, handler.path, body=body or None, headers=dict(handler.headers.items()))
-        response = connection.getresponse()
-        data = response.read()
-        connection.close()
+            return fault_proxy.Reply(int(fault))
+        if fault == "cut":
+            return fault_proxy.cut(request)
+        reply = request.forward()
         if fault == "slow":
             time.sleep(patience)
         if fault in {"lost", "slow"}:
-            handler.close_connection = True
-            return
-        handler.send_response(response.status)
-        for name, value in response.getheaders():
-            if name.lower() not in {"date", "connection", "transfer-encoding"}:
-                handler.send_header(name, value)
-        handler.end_headers()
-        if fault == "cut":
-            handler.wfile.write(data[: len(data) // 2])
-            handler.close_connection = True
-        elif handler.command != "HEAD":
-            handler.wfile.write(data)
+            raise fault_proxy.Gone
+        return reply
 
-    with _serving(respond) as proxy:
+    with fault_proxy.standing_before(url, answer) as proxy:
         yield proxy, seen

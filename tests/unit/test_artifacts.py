@@ -349,7 +349,7 @@ def _says_less() -> bytes:
     [
         b"",
         b"no zip",
-        module_zip({"m/a": b"a"})[:-30],
+        pytest.param(module_zip({"m/a": b"a"})[:-30], id="cut off"),  # the time of its making is in it
         module_zip({"../a": b"a"}),
         module_zip({"/a": b"a"}),
         module_zip({"m//a": b"a"}),

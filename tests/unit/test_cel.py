@@ -107,6 +107,15 @@ def test_a_variable_stands_for_its_expression() -> None:
     assert of(environment, "[{'double': 7}].map(variables, variables.double)", {"list": []}) == [7]
 
 
+def test_the_same_text_means_in_each_environment_what_is_said_there() -> None:
+    for _ in range(2):
+        assert of(defined(v="object.x"), "[variables.v]", {"x": 1}) == [1]
+        assert of(defined(v="object.x + 1"), "[variables.v]", {"x": 1}) == [2]
+        assert of(defined(v="'a'"), "[variables.v]", {}) == ["a"]
+        with pytest.raises(PermanentError):
+            of(defined(w="object.x"), "[variables.v]", {"x": 1})
+
+
 def test_an_error_in_a_variable_counts_where_it_is_looked_at() -> None:
     environment = defined(broken="object.none.none", ratio="1 / object.zero")
     assert of(environment, "object.zero == 0 || variables.broken == 1", {"zero": 0}) is True

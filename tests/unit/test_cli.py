@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from sekisho.cli import main as cli
@@ -28,7 +27,7 @@ from sekisho.ops.courier import READ
 from sekisho.releases import export_bundle, verify_release
 from sekisho.zones import Zone
 
-from .serving import serve
+from .serving import BROWSER, serve
 from .test_ops import COMMIT, Keys, Ops, digest, held, keys, make_plan, make_receipt, ops, store
 
 __all__ = ["keys", "ops", "store"]
@@ -486,4 +485,4 @@ def test_a_form_that_a_verdict_does_not_have(sekisho: Run, tmp_path: Path) -> No
 
 
 def test_ops_answers_plain_http(ops: Ops) -> None:
-    assert httpx.get(f"{ops.url}/docs").status_code == 404
+    assert BROWSER.get(f"{ops.url}/docs").status_code == 404

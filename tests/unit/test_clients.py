@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from sekisho.clients import MAX_JSON, FeedClient, OpsClient, ZoneClient
@@ -41,6 +43,22 @@ def answering(status: int, body: bytes, **headers: str) -> Iterator[tuple[str, l
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_plain_http_reads_no_authorities_and_https_trusts_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bool] = []
+    create = httpx.create_ssl_context
+
+    def reads(**more: bool) -> ssl.SSLContext:
+        read.append(True)
+        return create(**more)
+
+    monkeypatch.setattr(httpx, "create_ssl_context", reads)
+    with answering(200, b"{}") as (url, _), FeedClient(url) as client:
+        client.healthz()
+    assert read == []
+    FeedClient("https://127.0.0.1:1").close()
+    assert read == [True]
 
 
 @pytest.mark.parametrize(

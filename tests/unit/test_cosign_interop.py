@@ -1,12 +1,14 @@
 """Interoperation with the real cosign and crane: what the line signs they verify, and what they sign the line verifies.
 
-Each test runs on registries with and without the referrers API.
+Each test runs on a registry with the referrers API and on one without; on the other one with it the last test does a
+bit of each, and a long run does all.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -42,7 +44,7 @@ TYPES = {
 }
 
 
-@pytest.fixture(scope="module", params=["distribution", *WITH_API])
+@pytest.fixture(scope="module", params=["distribution", WITH_API[0], pytest.param(WITH_API[1], marks=pytest.mark.long)])
 def registry_kind_url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "distribution":
         yield request.getfixturevalue("registry_url")
@@ -64,18 +66,31 @@ def cosign(tmp_path, signers):
     return Command("cosign", tmp_path)
 
 
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory, signers):
+    """Our keys as cosign keeps them: `import-key-pair`, once, for it stretches the password; gives the key's file."""
+    importing = Command("cosign", tmp_path_factory.mktemp("imported"))
+
+    def call(name):
+        key = importing.folder / f"{name}.key"
+        if not key.exists():
+            pem = write_key(signers[name], importing.folder / f"{name}.pem")
+            importing.good("import-key-pair", "--key", str(pem), "--output-key-prefix", name)
+        return key
+
+    return call
+
+
 @pytest.fixture
-def keys(cosign, signers):
-    """Our keys as cosign keeps them: `import-key-pair`; and its configuration for signing without any service."""
+def keys(cosign, imported):
+    """Puts an imported key before cosign, and its configuration for signing without any service."""
     (cosign.folder / "offline.json").write_text(cosign.good("signing-config", "create"))
 
-    def imported(name: str, form: str = "bundle") -> tuple[str, ...]:
-        if not (cosign.folder / f"{name}.key").exists():
-            pem = write_key(signers[name], cosign.folder / f"{name}.pem")
-            cosign.good("import-key-pair", "--key", str(pem), "--output-key-prefix", name)
+    def chosen(name: str, form: str = "bundle") -> tuple[str, ...]:
+        shutil.copy(imported(name), cosign.folder)
         return signing(name, form)
 
-    return imported
+    return chosen
 
 
 def signing(name: str, form: str = "bundle") -> tuple[str, ...]:
@@ -426,3 +441,41 @@ def test_a_signature_by_our_own_hand_on_a_bare_image(place, cosign):
 
     cosign.good("verify", "--key", "verifier.pub", form_flag("legacy"), *OFFLINE, here)
     cosign.refused("verify", "--key", "builder.pub", form_flag("legacy"), *OFFLINE, here)
+
+
+@pytest.mark.parametrize("registry_kind_url", WITH_API[1:], indirect=True)
+def test_the_other_registry_with_the_api_in_short(place, cosign, keys, find, second_registry_url):
+    image = sealed(place, "co-short").release.image
+    here = reference(place.registry, image.repository, image.digest)
+    for form in FORMS:
+        options = (form_flag(form), *OFFLINE)
+        cosign.good("verify", "--key", "verifier.pub", *options, here)
+        cosign.refused("verify", "--key", "stranger.pub", *options, here)
+        for role, kind in TYPES.values():
+            cosign.good("verify-attestation", "--key", f"{role}.pub", "--type", kind, *options, here)
+        cosign.refused("verify-attestation", "--key", "scanner.pub", "--type", SUMMARY, *options, here)
+
+    (cosign.folder / "predicate.json").write_text('{"free": "text"}')
+    said = ("--type", "custom", "--predicate", "predicate.json", here)
+    cosign.good("sign", *keys("builder"), here)
+    place.attest(image, SCAN, change={"number": 1})
+    cosign.good("attest", *keys("scanner"), *said)
+    cosign.good("attest", *keys("scanner", "legacy"), *said)
+    cosign.good("sign", *keys("verifier", "legacy"), here)
+
+    def own(form):
+        return len(find(image, "scanner", "https://cosign.sigstore.dev/attestation/v1", form=form))
+
+    assert len(find(image, "builder", COSIGN_PREDICATE)) == own("bundle") == own("legacy") == 1
+    assert find(image, "verifier", COSIGN_PREDICATE) == []
+    assert len(find(image, "scanner", SCAN)) == len(find(image, "scanner", SCAN, form="legacy")) == 2
+    signatures = legacy_signatures(place.registry, image.repository, Digest(image.digest), trust=place.trust, at=NOW)
+    assert len(signatures) == 2
+
+    target, offer = Registry(second_registry_url), place.offer("co-short-copy")
+    verified = verify_release(place.registry, offer, place.trust, at=NOW)
+    copy_release(place.registry, target, verified, cosign.folder / "work", trust=place.trust, at=NOW)
+    copied = verified.release.image
+    for form in FORMS:
+        there = reference(target, copied.repository, copied.digest)
+        cosign.good("verify", "--key", "verifier.pub", form_flag(form), *OFFLINE, there)

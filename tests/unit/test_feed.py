@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from sekisho.clients import FeedClient
@@ -19,7 +18,7 @@ from sekisho.model import Offer, Reason, Receipt, Result, Verdict
 from sekisho.receipts import receipt_statement, verify_receipt
 from sekisho.statements import sign_statement
 
-from .serving import serve
+from .serving import BROWSER, serve
 
 COMMIT = "c" * 40
 
@@ -211,28 +210,28 @@ def test_only_offered_bundles_are_handed_out(store: FeedStore, client: FeedClien
     ],
 )
 def test_malformed_questions_are_answered_in_words(url: str, path: str) -> None:
-    answer = httpx.get(url + path)
+    answer = BROWSER.get(url + path)
     assert answer.status_code == 400
     assert set(answer.json()) == {"what", "where", "remedy"}
 
 
 def test_a_verdict_in_each_of_its_forms(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     page = f"{url}/commits/guestbook/{COMMIT}/verdict"
-    assert httpx.get(page).status_code == 404
+    assert BROWSER.get(page).status_code == 404
     reason = Reason(rule="scan/secrets", stage="scan", result="fail", message="A key", where="a.py:3")
     verdict = Verdict(
         app="guestbook", commit=COMMIT, result=Result.FAILED, policy=digest(2), reasons=(reason,), notes=("\x1b[2J",)
     )
     monkeypatch.setattr(Book, "record", Book.record.model_copy(update={"verdict": verdict}))
-    text = httpx.get(page)
+    text = BROWSER.get(page)
     assert text.headers["content-type"] == "text/plain; charset=utf-8"
     assert "  x scan/secrets: A key [a.py:3]\n" in text.text
     assert "\x1b" not in text.text
-    assert Verdict.parse(httpx.get(page, params={"format": "json"}).content) == verdict
-    sarif = httpx.get(page, params={"format": "sarif"})
+    assert Verdict.parse(BROWSER.get(page, params={"format": "json"}).content) == verdict
+    sarif = BROWSER.get(page, params={"format": "sarif"})
     assert sarif.headers["content-type"] == "application/sarif+json"
     assert sarif.json()["runs"][0]["results"][0]["ruleId"] == "scan/secrets"
-    assert httpx.get(page.replace("guestbook", "forum")).status_code == 404
+    assert BROWSER.get(page.replace("guestbook", "forum")).status_code == 404
 
 
 def signed(signers, *, zone: str = "staging", key: str = "staging", **fields) -> bytes:
@@ -267,20 +266,20 @@ def test_progress_of_the_wrong_key_is_refused(client: FeedClient, signers, zone:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b'{"dsseEnvelope": {"payload": "x"}}', b"[" * 100_000])
 def test_progress_that_is_no_receipt_is_refused(url: str, body: bytes) -> None:
-    answer = httpx.post(f"{url}/progress", content=body)
+    answer = BROWSER.post(f"{url}/progress", content=body)
     assert answer.status_code in (403, 422)
     assert answer.json()["what"]
 
 
 def test_a_body_over_the_limit_is_refused(url: str) -> None:
-    assert httpx.post(f"{url}/progress", content=b"x" * ((8 << 20) + 1)).status_code == 413
+    assert BROWSER.post(f"{url}/progress", content=b"x" * ((8 << 20) + 1)).status_code == 413
 
 
 def test_a_feed_without_commits_or_progress_has_no_such_pages(store: FeedStore) -> None:
     with serve(create_feed_app(store, lambda _: None)) as url:
-        assert httpx.get(f"{url}/commits/guestbook").status_code == 404
-        assert httpx.post(f"{url}/progress", content=b"{}").status_code == 404
-        assert httpx.get(f"{url}/healthz").json() == {"ok": True, "last": 0}
+        assert BROWSER.get(f"{url}/commits/guestbook").status_code == 404
+        assert BROWSER.post(f"{url}/progress", content=b"{}").status_code == 404
+        assert BROWSER.get(f"{url}/healthz").json() == {"ok": True, "last": 0}
     with pytest.raises(ValueError, match="verified"):
         create_feed_app(store, lambda _: None, progress=ProgressStore(Path("progress")))
 

@@ -45,7 +45,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         config = {
             "apiVersion": "v1", "kind": "Config", "current-context": "x",

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import text
 
@@ -33,7 +32,7 @@ from sekisho.releases import export_bundle, verify_release
 from sekisho.statements import PAYLOAD_TYPE, RECEIPT, pae, sign_statement
 
 from .pg_fixture import fresh_engine
-from .serving import serve
+from .serving import BROWSER, serve
 
 COMMIT = "c" * 40
 
@@ -297,7 +296,7 @@ def test_a_decision_of_a_strangers_key_is_refused_at_once(ops: Ops, keys: Keys) 
     "body", [b"", b"{}", b"[1]", b'{"decision": {}, "signature": ""}', b"[" * 60_000, b"x" * 70_000]
 )
 def test_what_is_no_decision_is_refused_in_words(ops: Ops, body: bytes) -> None:
-    answer = httpx.post(f"{ops.url}/decisions", content=body)
+    answer = BROWSER.post(f"{ops.url}/decisions", content=body)
     assert answer.status_code in (413, 422)
     assert answer.json()["what"]
 
@@ -305,7 +304,7 @@ def test_what_is_no_decision_is_refused_in_words(ops: Ops, body: bytes) -> None:
 def test_a_decision_without_canonical_form_is_refused(ops: Ops, keys: Keys) -> None:
     raw = json.loads(decide(keys).canonical())
     raw["decision"]["reason"] = "\ud800"
-    answer = httpx.post(f"{ops.url}/decisions", content=json.dumps(raw))
+    answer = BROWSER.post(f"{ops.url}/decisions", content=json.dumps(raw))
     assert answer.status_code == 422
 
 
@@ -315,7 +314,7 @@ def test_decisions_and_receipts_share_one_chain(ops: Ops, keys: Keys) -> None:
     ops.post(make_receipt("healthy"))
     report = ops.client.verify_ledger()
     assert (report["ok"], report["entries"]) == (True, 3)
-    assert httpx.get(f"{ops.url}/healthz").json() == {"ok": True, "entries": 3}
+    assert BROWSER.get(f"{ops.url}/healthz").json() == {"ok": True, "entries": 3}
 
 
 def test_many_at_once_make_one_unbroken_chain(ops: Ops) -> None:
@@ -408,7 +407,7 @@ def test_releases_and_apps_show_every_zone(ops: Ops) -> None:
     ],
 )
 def test_malformed_questions_are_answered_in_words(ops: Ops, path: str) -> None:
-    answer = httpx.get(ops.url + path)
+    answer = BROWSER.get(ops.url + path)
     assert answer.status_code == 400
     assert set(answer.json()) == {"what", "where", "remedy"}
 

@@ -17,13 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from sekisho.errors import PermanentError, Refusal
 from sekisho.receiver.app import Receiver
 from sekisho.receiver.backend import Limits
 from sekisho.receiver.repositories import QueuedPush, Repositories, git_environment
 from sekisho.receiver.tokens import Pusher, Token, authenticate, load_tokens, new_token, save_tokens
+
+from .serving import Server
 
 PUSH = "application/x-git-receive-pack-request"
 VERDICT = {"app": "guestbook", "commit": "", "result": "FAILED", "policy": "sha256:" + "0" * 64, "reasons": []}
@@ -162,7 +163,7 @@ class Zone:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.address = f"127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def stop(self) -> None:
         self.hold.set()
@@ -179,17 +180,11 @@ class Served:
         self.secret, token = new_token("alice", ("guestbook", "other"))
         self.tokens: tuple[Token, ...] = (token,)
         receiver = Receiver(self.repositories, lambda: self.tokens, zone_api=zone_api, limits=limits)
-        config = uvicorn.Config(receiver, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.server = Server(receiver)
+        self.port = self.server.port
 
     def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(10)
+        self.server.end()
 
     def url(self, name: str = "guestbook.git") -> str:
         return f"http://127.0.0.1:{self.port}/{name}"

@@ -110,7 +110,7 @@ class World(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answers)
         self.pods, self.up, self.asked = [], True, []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def address(self):
@@ -224,7 +224,7 @@ def test_an_image_that_cannot_be_scanned_is_named_and_tried_again(watcher, world
 
 def test_the_agent_answers_over_http(watcher, world):
     server = agent.make_server(watcher, "127.0.0.1")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}"
     with pytest.raises(urllib.error.HTTPError, match="503"):
         urlopen(f"{base}/healthz")  # noqa: S310
