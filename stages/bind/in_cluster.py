@@ -88,6 +88,8 @@ def _stateful_set(request: Request, role: str, mark: str, storage: str) -> dict[
     options = request.capability.options
     image = request.services.standard.get(str(options.get("image", "postgres")))
     ready = {"exec": {"command": ["pg_isready", "-h", "127.0.0.1", "-p", str(_PORT), "-U", role, "-d", role]}}
+    # A process in the container costs the node a hundred times a connection: it is asked until the database is up.
+    listens = {"tcpSocket": {"port": _PORT}}
     container = {
         "name": "postgres",
         "image": f"{IMAGE_HOST}/{image.repository}@{image.digest}",
@@ -99,14 +101,9 @@ def _stateful_set(request: Request, role: str, mark: str, storage: str) -> dict[
             {"name": "POSTGRES_PASSWORD_FILE", "value": "/run/secrets/postgres/password"},
         ],
         "ports": [{"name": "postgres", "containerPort": _PORT, "protocol": "TCP"}],
-        "readinessProbe": {**ready, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 3},
-        "livenessProbe": {
-            **ready,
-            "initialDelaySeconds": 30,
-            "periodSeconds": 20,
-            "timeoutSeconds": 5,
-            "failureThreshold": 6,
-        },
+        "startupProbe": {**ready, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 300},
+        "readinessProbe": {**listens, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3},
+        "livenessProbe": {**listens, "periodSeconds": 20, "timeoutSeconds": 5, "failureThreshold": 6},
         "resources": options.get("resources", _DEFAULT_RESOURCES),
         "securityContext": {
             "allowPrivilegeEscalation": False,
