@@ -216,6 +216,7 @@ def test_doctor_finds_nothing_wrong_and_says_what_is_not_enforced() -> None:
     assert "not enforced" in said.message
 
 
+@pytest.mark.long
 def test_a_killed_supervisor_is_replaced_and_pods_live_on(pods: Pods) -> None:
     before = {pod["metadata"]["uid"] for pod in pods(Zone.DEV, "survivor")}
     running = processes.in_containers(Zone.DEV)

@@ -199,6 +199,7 @@ def test_what_the_gate_would_refuse_runs_all_the_same(guestbook: tuple[Running, 
     saved(guestbook, "with-its-probe-again")
 
 
+@pytest.mark.long
 def test_a_file_that_git_would_not_keep_changes_nothing(guestbook: tuple[Running, Path, str]) -> None:
     one, folder, _ = guestbook
     saved(guestbook, "quiet")
@@ -280,6 +281,7 @@ def test_when_all_was_killed_the_next_start_clears_up(tmp_path: Path) -> None:
         assert any(left in item["text"] for item in one.events if item["event"] == "note")
 
 
+@pytest.mark.long
 def test_what_a_killed_command_left_is_taken_over_by_the_same_app(tmp_path: Path) -> None:
     folder = copy_of("site", tmp_path)
     with running(folder, login="e2ecarl") as one:

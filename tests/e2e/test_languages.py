@@ -19,7 +19,7 @@ COLD = 900.0
         ("palette", "node", "/", "<"),
         ("tegata", "go", "/", "<"),
         ("site", "static", "/", "<"),
-        ("tokaido", "rust", "/", "Odawara"),
+        pytest.param("tokaido", "rust", "/", "Odawara", marks=pytest.mark.long),
         ("chaya", "java", "/", ""),
     ],
 )

@@ -198,6 +198,7 @@ def test_an_image_that_is_not_there_is_named_at_once(line: Line) -> None:
     line.inside(story)
 
 
+@pytest.mark.long
 def test_pods_that_fit_on_no_node_and_quotas_are_named(line: Line) -> None:
     def story() -> None:
         made, _ = line.plan(1, WEB)

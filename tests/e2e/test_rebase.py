@@ -115,6 +115,7 @@ def provenance(image: Image) -> dict[str, Any]:
     return dict(found[-1].statement.predicate)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("zones")
 def test_every_image_on_a_standard_image_that_moved_is_rebased_once(tmp_path: Path, move: Callable[[], Moved]) -> None:
     apps = {}

@@ -52,7 +52,13 @@ def workload(language: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("language", [*EXAMPLES, *WRITTEN])
+LONG = {"node", "java"}
+"""Those whose builds take long and show what others show as well."""
+
+
+@pytest.mark.parametrize(
+    "language", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in (*EXAMPLES, *WRITTEN)]
+)
 def test_the_same_files_give_the_same_image(language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Bench(cache=tmp_path / "cache", policies=ROOT / "policies")
     name = f"same-{language}"
