@@ -293,8 +293,7 @@ class Registry:
         if "oci-subject" in answer.headers:  # what has the API says so (distribution-spec v1.1, "Pushing Manifests")
             self._no_api_until = 0.0
             return digest
-        if not no_api:
-            self._no_api_until = time.monotonic() + _NO_API_SECONDS
+        if not no_api:  # not to say so proves nothing: some have the API and do not
             self._put_manifest(repository, data, media_type, own)
         entry = Descriptor(media_type, digest, len(data), manifest.artifact_type, manifest.annotations)
 

@@ -133,9 +133,8 @@ class SealStage:
             policy=subject.judgement.verdict.policy,
             evidence=self._evidence(parts, now),
         )
-        digest, judged = together(
-            lambda: put_release(self._registry, release, parts.manifests), lambda: self._keep(subject.judgement)
-        )
+        digest = put_release(self._registry, release, parts.manifests)
+        judged = self._keep(subject.judgement)
         summary = self._summary(release, digest, judged, now)
         offer = Offer(sequence=0, app=app, release=digest, summary=summary, commit=subject.revision.commit)
         verified = verify_release(self._registry, offer, self._trust.current(), at=now)

@@ -215,7 +215,7 @@ def _locked(line: str, number: int, file: str, target: Target) -> Locked | None:
     hashes = _HASH.findall(line)
     rest = _HASH.sub("", line).strip()
     if " --" in rest:
-        option = rest.split(" --", 1)[1].split()[0]
+        option = re.split(r"\s", rest.split(" --", 1)[1], maxsplit=1)[0]
         raise Refusal(f"The option --{option[:40]} is not allowed.", where=where, remedy=f"Run: {LOCK_COMMAND}")
     try:
         requirement = Requirement(rest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sekisho.errors import Refusal
@@ -93,6 +93,7 @@ def test_no_text_or_too_much(data: bytes) -> None:
 @given(
     st.text(max_size=200) | st.from_regex(r"[a-z]+==[0-9.]+( --hash=sha256:[0-9a-f]{64})?[ ;#\\\n-]*", fullmatch=True)
 )
+@example("0 --")
 def test_whatever_passes_is_pinned_and_hashed(text: str) -> None:
     try:
         found = parse_requirements(text.encode("utf-8", "replace"))

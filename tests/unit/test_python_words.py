@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sekisho.errors import Refusal
@@ -121,6 +121,7 @@ PIECES = st.sampled_from(
 
 @settings(deadline=None, max_examples=80)
 @given(st.lists(st.lists(PIECES, min_size=1, max_size=3).map("".join), max_size=6))
+@example(["$EMPTY$EMPTY", "$EMPTY$PORT"])
 def test_the_launcher_gives_a_program_what_a_shell_would(pieces: list[str]) -> None:
     text = " ".join([SHOW, *pieces])
     try:

@@ -1,9 +1,9 @@
 """The program that starts a workload whose command needs variables or runs several programs, without a shell.
 
 It is passed to Python with `-c`, so that nothing is added to the image. Its arguments are words in which `${NAME}`
-stands for a variable, `${NAME...}` for a variable's words, `$$` for a dollar sign, and which `$&&` and `$;` part into
-commands. The last command replaces it, so that signals reach the workload itself; while an earlier one runs, signals
-are passed on to that.
+stands for a variable, `${NAME...}`, alone or several times, for the words of what they hold together, `$$` for a dollar
+sign, and which `$&&` and `$;` part into commands. The last command replaces it, so that signals reach the workload
+itself; while an earlier one runs, signals are passed on to that.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import os, re, signal, subprocess, sys
 
 def words(command):
     for word in command:
-        spread = re.fullmatch(r"\\$\\{(\\w+)\\.\\.\\.\\}", word)
-        if spread:
-            yield from os.environ.get(spread[1], "").split()
+        if re.fullmatch(r"(?:\\$\\{\\w+\\.\\.\\.\\})+", word):
+            yield from "".join(os.environ.get(name, "") for name in re.findall(r"\\w+", word)).split()
         else:
             yield re.sub(r"\\$(?:\\$|\\{(\\w+)\\})", lambda m: os.environ.get(m[1], "") if m[1] else "$", word)
 

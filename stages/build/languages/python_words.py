@@ -210,8 +210,8 @@ class _Lexer:
                 parts.append(letter)
                 self._at += 1
         word = "".join(parts)
-        if bare and len(parts) == 1:  # a shell would part its value into words
-            yield f"{word[:-1]}...}}"
+        if bare and bare == len(parts):  # a shell would part the value into words, none where it is empty
+            yield "".join(f"{part[:-1]}...}}" for part in parts)
         elif word or quoted:
             yield word
 
