@@ -57,7 +57,9 @@ class Engine:
         self._going: set[Future[None]] = set()
         self._networks: Networks | None = None
         if ahead:
-            self._networks = Networks(self.client, label=HOLDER_LABEL, owner=self.owner, user=USER, hostname=HOSTNAME)
+            self._networks = Networks(
+                self.client, self.remove, label=HOLDER_LABEL, owner=self.owner, user=USER, hostname=HOSTNAME
+            )
             atexit.register(self.close)
 
     @contextmanager

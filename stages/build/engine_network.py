@@ -20,7 +20,8 @@ NONE = "none"
 """The engine's word for a network that is not there."""
 _QUIET_SECONDS = 1.0
 """After a build its scan and its seal have the processors first."""
-_MEMORY = 8 << 20
+_MEMORY, _PROCESSES = 16 << 20, 16
+"""Of a holder: it needs one process, and the engine some threads to start it."""
 
 
 class Networks:
@@ -28,6 +29,7 @@ class Networks:
 
     Args:
         client: gives the engine's client.
+        remove: removes a container, whatever state it is in.
         label: name of the label that holders have.
         owner: its value.
         user: user and group of a holder's process.
@@ -37,6 +39,7 @@ class Networks:
     def __init__(
         self,
         client: Callable[[], AbstractContextManager[docker.APIClient]],
+        remove: Callable[[str], None],
         *,
         label: str,
         owner: str,
@@ -44,6 +47,7 @@ class Networks:
         hostname: str,
     ) -> None:
         self._client = client
+        self._remove = remove
         self._labels = {label: owner}
         self._user = user
         self._hostname = hostname
@@ -61,8 +65,11 @@ class Networks:
             with self._client() as client:
                 alive = client.inspect_container(holder)["State"]["Running"]
         except (TemporaryError, PermanentError):
+            alive = False
+        if not alive:
+            self._remove(holder)
             return ""
-        return holder if alive else ""
+        return holder
 
     def prepare(self, image: str) -> None:
         """Make one ready, soon, if none is.
@@ -96,7 +103,7 @@ class Networks:
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
-                pids_limit=1,
+                pids_limit=_PROCESSES,
                 mem_limit=_MEMORY,
                 memswap_limit=_MEMORY,
                 log_config=docker.types.LogConfig(type="none"),

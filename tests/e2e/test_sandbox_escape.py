@@ -419,6 +419,10 @@ def test_a_holder_that_has_gone_is_not_waited_for(ahead, box: Box, end: list[str
         ["docker", "-H", f"unix://{box.engine}", *end, *holders(box.engine)], check=True, capture_output=True
     )
     assert "lo" in ahead.run("ls /sys/class/net").split()
+    ahead.sandbox.settle()
+    command = ["docker", "-H", f"unix://{box.engine}", "ps", "-aq", "--filter", f"label={HOLDER_LABEL}"]
+    stopped = [*command, "--filter", "status=exited"]
+    assert subprocess.run(stopped, capture_output=True, text=True, check=True).stdout == ""
 
 
 def test_a_killed_builders_holder_is_swept(ahead, box: Box) -> None:
