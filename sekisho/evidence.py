@@ -84,8 +84,7 @@ def attach_statement(
     check_speaker(statement, signer.role)
     bundle = sign_statement(statement, signer)
     subject = Digest(statement.subjects[0].digest)
-    passed = statement.predicate_type == SUMMARY and statement.predicate.get("verificationResult") == "PASSED"
-    if passed and not repository.startswith(VERDICTS):
+    if _result(statement) == "PASSED" and not repository.startswith(VERDICTS):
         return attach_summary(registry, repository, subject, bundle, signer, created=created)
     return attach_bundle(registry, repository, subject, bundle, created=created)
 
@@ -100,7 +99,7 @@ def attach_summary(
         TemporaryError: the signer is down.
     """
     statement = _attachable(registry, repository, subject, bundle)
-    if statement.predicate_type != SUMMARY or statement.predicate.get("verificationResult") != "PASSED":
+    if _result(statement) != "PASSED":
         raise PermanentError("Only with a summary that says PASSED an image is signed.", where=repository)
     return together(
         lambda: attach_bundle(registry, repository, subject, bundle, created=created),
@@ -144,8 +143,7 @@ def _attachable(registry: Registry, repository: str, subject: Digest, bundle: by
     """
     statement = peek_statement(bundle)
     where = f"{registry.url} {repository}@{subject}"
-    failed = statement.predicate_type == SUMMARY and statement.predicate.get("verificationResult") != "PASSED"
-    if failed and not repository.startswith(VERDICTS):
+    if _result(statement) not in ("PASSED", None) and not repository.startswith(VERDICTS):
         raise PermanentError(
             "A summary that does not say PASSED must not stand beside an image or a release.",
             where=where,
@@ -154,6 +152,13 @@ def _attachable(registry: Registry, repository: str, subject: Digest, bundle: by
     if not statement.covers(subject):
         raise PermanentError("The statement is not about what it is to be attached to.", where=where)
     return statement
+
+
+def _result(statement: Statement) -> object:
+    """Return what a summary says, '' where it says nothing; None for a statement that is no summary."""
+    if statement.predicate_type != SUMMARY:
+        return None
+    return statement.predicate.get("verificationResult") or ""
 
 
 def attach_legacy(registry: Registry, repository: str, subject: Digest, *bundles: bytes) -> None:

@@ -85,13 +85,9 @@ def put_judgement(registry: Registry, repository: str, judgement: Judgement, pol
     Raises:
         PermanentError: `policies` are not those that it names, or it is too large to be read again.
     """
-    data = judgement.canonical()
     if (digest_of(policies), len(policies)) != (judgement.policies.digest, judgement.policies.size):
         raise PermanentError("The policies are not those that the judgement names.", where=repository)
-    if len(data) > JUDGEMENT_LIMIT or len(policies) > ARCHIVE_LIMIT:
-        raise PermanentError("The judgement is too large to be kept.", where=repository)
-    registry.put_blobs(repository, EMPTY, data, policies)
-    return registry.put_manifest(repository, judgement_manifest(judgement), OCI_MANIFEST)
+    return _put(registry, repository, judgement, policies)
 
 
 def copy_judgement(registry: Registry, source: str, target: str, judgement: Judgement) -> Digest:
@@ -101,14 +97,22 @@ def copy_judgement(registry: Registry, source: str, target: str, judgement: Judg
         The digest of its manifest: its name.
 
     Raises:
-        PermanentError: its policies are not there.
+        PermanentError: its policies are not there, or it is too large to be read again.
     """
     policies = Digest(judgement.policies.digest)
     if not registry.has_blob(target, policies) and not registry.mount_blob(target, policies, source):
         registry.put_blob(target, registry.get_blob(source, policies, limit=ARCHIVE_LIMIT))
-    registry.put_blobs(target, EMPTY, judgement.canonical())
-    manifest = judgement_manifest(judgement)
-    return registry.put_manifest(target, manifest, OCI_MANIFEST, tag=judgement_tag(digest_of(manifest)))
+    return _put(registry, target, judgement, tagged=True)
+
+
+def _put(registry: Registry, repository: str, judgement: Judgement, *policies: bytes, tagged: bool = False) -> Digest:
+    data = judgement.canonical()
+    if len(data) > JUDGEMENT_LIMIT or judgement.policies.size > ARCHIVE_LIMIT:
+        raise PermanentError("The judgement is too large to be kept.", where=repository)
+    registry.put_blobs(repository, EMPTY, data, *policies)
+    manifest = _manifest(judgement, data, inline=True)
+    tag = judgement_tag(digest_of(manifest)) if tagged else ""
+    return registry.put_manifest(repository, manifest, OCI_MANIFEST, tag=tag)
 
 
 def judgement_parts(data: bytes, *, where: str = "") -> tuple[Descriptor, Descriptor]:
