@@ -7,8 +7,8 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from sekisho.canonical import Digest, canonical, digest_of, hex_of
 from sekisho.errors import PermanentError, TemporaryError
 from sekisho.registry import Registry
 from stages.build.compose import Base
+from stages.build.engine_chores import Chores
 from stages.build.engine_network import NONE, Networks
 
 LABEL = "dev.sekisho.sandbox"
@@ -53,14 +54,13 @@ class Engine:
         """The same for the builders that have one work folder, one after the other."""
         self._local = threading.local()
         self._loading = threading.Lock()
-        self._remover = ThreadPoolExecutor(1, thread_name_prefix="sandbox-remover")
-        self._going: set[Future[None]] = set()
+        self._chores = Chores()
         self._networks: Networks | None = None
         if ahead:
             self._networks = Networks(
                 self.client, self.remove, label=HOLDER_LABEL, owner=self.owner, user=USER, hostname=HOSTNAME
             )
-            atexit.register(self.close)
+        atexit.register(self.close)
 
     @contextmanager
     def client(self) -> Iterator[docker.APIClient]:
@@ -107,35 +107,32 @@ class Engine:
         Args:
             image: id of the image that the next one can be made ready from.
         """
-        holder = self._networks.take() if self._networks is not None else ""
-        try:
-            yield f"container:{holder}" if holder else NONE
-        finally:
-            if holder:
-                self.remove(holder)
-            if self._networks is not None:
-                self._networks.prepare(image)
+        with self._chores.work():
+            holder = self._networks.take() if self._networks is not None else ""
+            try:
+                yield f"container:{holder}" if holder else NONE
+            finally:
+                if holder:
+                    self.remove(holder)
+                if self._networks is not None:
+                    self._chores.add(partial(self._networks.prepare, image))
 
     def remove(self, container: str) -> None:
-        """Remove a container, soon. What cannot be removed now is removed by the next `sweep`."""
-        future = self._remover.submit(self._remove, container)
-        self._going.add(future)
-        future.add_done_callback(self._going.discard)
+        """Remove a container that has ended, or sleeps, soon. What cannot be removed then is by the next `sweep`."""
+        self._chores.add(partial(self._remove, container))
 
     def _remove(self, container: str) -> None:
         with suppress(TemporaryError, PermanentError), self.client() as client:
             client.remove_container(container, force=True, v=True)
 
     def settle(self) -> None:
-        """Wait until every container that was to go has gone."""
-        for future in tuple(self._going):
-            future.result()
+        """Remove every container that was to go, now."""
+        self._chores.settle()
 
     def close(self) -> None:
-        """Remove what was made ready, and wait until everything has gone."""
-        holder = self._networks.drop() if self._networks is not None else ""
-        if holder:
-            self._remove(holder)  # here, not in a thread: there are no new ones at the process's end
+        """Remove what was made ready, and everything that was to go."""
+        if self._networks is not None:
+            self._networks.close()
         self.settle()
 
     def image(self, base: Base, repository: str) -> str:

@@ -18,8 +18,6 @@ from sekisho.errors import PermanentError, TemporaryError
 
 NONE = "none"
 """The engine's word for a network that is not there."""
-_QUIET_SECONDS = 1.0
-"""After a build its scan and its seal have the processors first."""
 _MEMORY, _PROCESSES = 16 << 20, 16
 """Of a holder: it needs one process, and the engine some threads to start it."""
 
@@ -53,7 +51,7 @@ class Networks:
         self._hostname = hostname
         self._lock = threading.Lock()
         self._ready = ""
-        self._timer: threading.Timer | None = None
+        self._closed = False
 
     def take(self) -> str:
         """Return a holder's id, which nobody else gets and the caller removes; empty where none is ready."""
@@ -72,30 +70,14 @@ class Networks:
         return holder
 
     def prepare(self, image: str) -> None:
-        """Make one ready, soon, if none is.
+        """Make one ready, if none is. One call at a time.
 
         Args:
             image: id of an image with a shell.
         """
         with self._lock:
-            if self._ready or self._timer is not None:
+            if self._ready or self._closed:
                 return
-            self._timer = threading.Timer(_QUIET_SECONDS, self._prepare, (image,))
-            self._timer.daemon = True
-            self._timer.start()
-
-    def drop(self) -> str:
-        """Return the holder that is ready, for the caller to remove, and prepare none that was to be."""
-        with self._lock:
-            timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-            timer.join()
-        with self._lock:
-            holder, self._ready = self._ready, ""
-        return holder
-
-    def _prepare(self, image: str) -> None:
         made = ""
         with suppress(TemporaryError, PermanentError), self._client() as client:
             host = client.create_host_config(
@@ -121,4 +103,15 @@ class Networks:
             made = str(container["Id"])
             client.start(made)
         with self._lock:
-            self._ready, self._timer = made, None
+            closed = self._closed
+            if not closed:
+                self._ready = made
+        if made and closed:
+            self._remove(made)
+
+    def close(self) -> None:
+        """Give back the one that is ready, and make none any more."""
+        with self._lock:
+            holder, self._ready, self._closed = self._ready, "", True
+        if holder:
+            self._remove(holder)

@@ -55,11 +55,28 @@ echo off >/tmp/.config/go/telemetry/mode
 """
 # A cache of this build's own, of links to what is only read. The time in trim.txt keeps the go command from looking for
 # old entries, by whose links' targets it would judge.
-_CACHE_OF_LINKS = f"""mkdir -p $GOCACHE
-cp -as {_STANDARD}/. $GOCACHE
-rm -f $GOCACHE/trim.txt
+_TRIMMED = """rm -f $GOCACHE/trim.txt
 date +%s >$GOCACHE/trim.txt
 """
+_CACHE_OF_LINKS = f"""mkdir -p $GOCACHE
+cp -as {_STANDARD}/. $GOCACHE
+{_TRIMMED}"""
+_KEPT_TOO = f"""cp -asn /in/{DEPENDENCIES}/cache/. $GOCACHE
+ln -s /in/{DEPENDENCIES}/mod $GOMODCACHE
+"""
+# For one run of the go command: a link for each of the 256 folders to which nothing was added, a third of the time.
+# What the command cannot write there it does without.
+_CACHE_OF_FOLDERS = f"""mkdir -p $GOCACHE
+ln -st $GOCACHE {_STANDARD}/*
+cd /in/{DEPENDENCIES}/cache
+set -- [0-9a-f][0-9a-f]
+cd $GOCACHE
+if [ -d "$1" ]; then
+  rm "$@"
+  cp -as $(printf '{_STANDARD}/%s ' "$@") .
+fi
+cd /out/{WORK}
+{_TRIMMED}"""
 
 # A package that cannot be compiled by itself is left to the build step, which says why: only there is it known whether
 # the program needs it. What is kept of the sources is what the go command reads again.
@@ -143,9 +160,9 @@ def build(targets: Sequence[Target], environment: Mapping[str, str], *, kept: bo
         environment: variables of this workload.
         kept: whether there is a step before that compiled the packages of others.
     """
-    script = f"{_TELEMETRY}{_CACHE_OF_LINKS}"
+    script = _TELEMETRY + (_CACHE_OF_FOLDERS if kept and len(targets) == 1 else _CACHE_OF_LINKS)
     if kept:
-        script += f"cp -asn /in/{DEPENDENCIES}/cache/. $GOCACHE\nln -s /in/{DEPENDENCIES}/mod $GOMODCACHE\n"
+        script += _KEPT_TOO
     script += "mkdir -p /out/bin /out/.sekisho\n"
     for target in targets:
         command = ["go", "build", *FLAGS, LINK, "-o", f"/out/{PROGRAMS}/{target.name}", target.package]
