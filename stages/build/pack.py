@@ -278,6 +278,18 @@ def opened(entry: Entry) -> IO[bytes]:
     return file
 
 
+def digest_of_entry(entry: Entry) -> Digest:
+    """Return the digest of a file's bytes.
+
+    Raises:
+        PermanentError: it is no longer the file that was listed.
+    """
+    sha256 = hashlib.sha256()
+    for piece in _content(entry):
+        sha256.update(piece)
+    return Digest(f"sha256:{sha256.hexdigest()}")
+
+
 def _walk(folder: Path, prefix: str) -> Iterator[Entry]:
     with os.scandir(folder) as listing:
         found = sorted(listing, key=lambda item: item.name)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sekisho.canonical import Digest, digest_of, digest_of_json
 from sekisho.errors import PermanentError
@@ -29,6 +29,7 @@ from stages.build.pack import (
     RECIPE,
     Entry,
     PackedLayer,
+    digest_of_entry,
     entries_of_archive,
     entries_of_tree,
     merged,
@@ -197,29 +198,34 @@ class _Work:
         takes = tuple(take for take in self._plan.takes if take.kind == kind)
         if not takes:
             return None
-        if kind == "dependencies" and all(self._kept(take.source) for take in takes):
-            key = digest_of_json(
-                {
-                    "recipe": [RECIPE, FIXED_TIME],
-                    "takes": [[self._key(take.source), take.below, take.into, list(take.exclude)] for take in takes],
-                }
-            )
-            cached = self._shop.layers.get(key, self._held, lambda: self._cacheable(kind, takes))
-            packed = cached.packed
-            if self._materials is None:
-                self._materials = tuple(Material.of(parts) for parts in cached.data["materials"])
-        else:
-            packed = self._packed(kind, takes)
+        packed = self._packed_once(takes) if kind == "dependencies" else self._packed(kind, self._merged(kind, takes))
         layer = {"digest": packed.digest, "diff_id": packed.diff_id, "size": packed.size, "kind": kind}
         return Layer.model_validate(layer), packed.path
 
-    def _cacheable(self, kind: str, takes: Sequence[Take]) -> CachedLayer:
-        packed = self._packed(kind, takes)
-        return CachedLayer(packed, {"materials": [[*material.parts()] for material in self._materials_known()]})
+    def _packed_once(self, takes: Sequence[Take]) -> PackedLayer:
+        """Pack the layer that commits share, or find it: by what made it, else by what is in it."""
+        entries: tuple[Entry, ...] | None = None
+        if all(self._kept(take.source) for take in takes):
+            parts = [[self._key(take.source), take.below, take.into, list(take.exclude)] for take in takes]
+            decided: dict[str, Any] = {"takes": parts}
+        else:
+            entries = self._merged("dependencies", takes)
+            decided = {"content": _content(entries)}
 
-    def _packed(self, kind: str, takes: Sequence[Take]) -> PackedLayer:
-        parts = [taken(self._entries(take.source), take) for take in takes]
-        entries = merged(parts, where=f"the {kind} layer")
+        def make() -> CachedLayer:
+            packed = self._packed("dependencies", entries or self._merged("dependencies", takes))
+            return CachedLayer(packed, {"materials": [[*material.parts()] for material in self._materials_known()]})
+
+        key = digest_of_json({"recipe": [RECIPE, FIXED_TIME], **decided})
+        cached = self._shop.layers.get(key, self._held, make)
+        if self._materials is None and entries is None:
+            self._materials = tuple(Material.of(parts) for parts in cached.data["materials"])
+        return cached.packed
+
+    def _merged(self, kind: str, takes: Sequence[Take]) -> tuple[Entry, ...]:
+        return merged([taken(self._entries(take.source), take) for take in takes], where=f"the {kind} layer")
+
+    def _packed(self, kind: str, entries: tuple[Entry, ...]) -> PackedLayer:
         when = FIXED_TIME if kind == "dependencies" else self._job.time
         start = time.monotonic()
         packed = write_layer(entries, self._scratch / f"{kind}.tar.gz", time=when)
@@ -361,15 +367,18 @@ class _Work:
         return self._keys[name]
 
     def _source_key(self, paths: Sequence[str]) -> list[list[str | bool]]:
-        found: list[list[str | bool]] = []
-        for entry in subset(self._job.project, paths):
-            with opened(entry) as file:
-                digest = digest_of(file.read(entry.size)) if entry.kind == "file" else f"link:{entry.target}"
-            found.append([entry.path, entry.executable, digest])
-        return found
+        return _content(subset(self._job.project, paths))
 
     def _spent(self, name: str, start: float) -> None:
         self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
+
+
+def _content(entries: Iterable[Entry]) -> list[list[str | bool]]:
+    """Return names, modes and digests of files."""
+    return [
+        [entry.path, entry.executable, digest_of_entry(entry) if entry.kind == "file" else f"link:{entry.target}"]
+        for entry in entries
+    ]
 
 
 def needed(tools: StandardImage | None) -> StandardImage:

@@ -79,6 +79,35 @@ def test_the_next_commit_runs_only_the_build_step(shop: Shop, tree: Path) -> Non
     assert first.layers[1][0] != second.layers[1][0]
 
 
+def test_a_layer_of_packages_that_the_build_itself_chose_is_packed_once_for_its_content(tmp_path: Path) -> None:
+    def choose(command: Command) -> dict[str, bytes | str]:
+        lines = (command.inputs["seed"] / "main.txt").read_text().split()
+        return {"libs/one.jar": lines[0].encode(), "libs/two.jar": lines[1], "made.txt": " ".join(lines).encode()}
+
+    step = Step("build", ("choose",), directory="work", source=())
+    plan = plan_of(
+        Take("dependencies", "build", below="libs", into="lib"),
+        Take("application", "build", below="made.txt", into="app"),
+        steps=(step,),
+    )
+    shop = Shop(tmp_path, {"choose": choose})
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    made = []
+    for text in ("jar one.jar x", "jar one.jar y", "rat one.jar x", "jar one.jar x"):
+        (tree / "main.txt").write_text(text)
+        made.append(shop.make(tree, plan))
+    first, same, other, again = (item.layers[0][0] for item in made)
+    assert first == same == again != other
+    assert [("pack dependencies" in item.seconds) for item in made] == [True, False, True, False]
+    assert names_of(made[1].layers[0][1])["lib/one.jar"] == b"jar"
+    # A poisoned entry is found by its digest, and made anew.
+    for blob in (tmp_path / "kept").rglob("layer.tar.gz"):
+        blob.chmod(0o644)
+        blob.write_bytes(b"poison")
+    assert shop.make(tree, plan).layers[0][0] == first
+
+
 def test_without_a_build_step_nothing_runs_and_no_kept_file_is_read(shop: Shop, tree: Path) -> None:
     plan = plan_of(DEPENDENCIES, Take("application", SOURCE, into="app"), steps=(INSTALL,))
     first = shop.make(tree, plan)
