@@ -154,7 +154,7 @@ def _look(tree: Path, rules: Rules, reasons: list[Reason]) -> None:
         if isinstance(plan, Unlocked):
             if not rules.builds.resolves(plan.language):
                 raise plan.refusal
-            message = "There is no lock file: the gate resolves the packages once, and keeps the lock for that commit."
+            message = f"{plan.refusal.what} The gate resolves the packages once, and keeps the lock for that commit."
             reasons.append(reason("build/lock", "warn", message, plan.refusal.remedy, stage="build"))
             return
         reasons.append(reason("build/lock", "pass", f"{len(plan.locked)} packages are locked.", stage="build"))

@@ -61,6 +61,15 @@ class NpmLock:
     """The same lock for npm: each package with a hash and the public index's URL, and nothing that npm ignores."""
 
 
+def lock_version(text: str, *, where: str) -> object:
+    """Return the lockfileVersion of a lock file, whatever it is.
+
+    Raises:
+        Refusal: it is no JSON object.
+    """
+    return read_object(text, where=where, remedy=f"Make it anew: {NEW_LOCK_COMMAND}").get("lockfileVersion")
+
+
 def parse_npm_lock(text: str, *, where: str = "package-lock.json") -> NpmLock:
     """Return what a lock file pins.
 

@@ -81,12 +81,13 @@ class Resolution(Document):
     def note(self) -> str:
         """One sentence for people."""
         shown = ", ".join(f"{path} {hex_of(digest)[:12]}" for path, digest in sorted(self.files.items()))
+        start = "No usable lock file was committed: the"
         if self.first:
             return (
-                f"No lock file was committed: the lock that the line resolved for {self.first[:12]} ({shown}) stands, "
-                "because nothing that decides it has changed."
+                f"{start} lock that the line resolved for {self.first[:12]} ({shown}) stands, because nothing that "
+                "decides it has changed."
             )
-        return f"No lock file was committed: the line resolved the packages and kept the lock ({shown}) as evidence."
+        return f"{start} line resolved the packages and kept the lock ({shown}) as evidence."
 
 
 @dataclass(frozen=True)

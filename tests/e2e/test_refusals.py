@@ -106,8 +106,8 @@ def test_a_push_without_a_lock_is_resolved_once_and_says_so(zones: Any, tmp_path
     commit, output = pushed(app, workload(tmp_path, app, _no_lock))
     record = verdict(app, commit)
     assert record["verdict"]["result"] == "PASSED", output
-    assert any(note.startswith("No lock file was committed") for note in record["verdict"]["notes"])
-    assert "No lock file was committed: the line resolved the packages" in output
+    assert any(note.startswith("No usable lock file was committed") for note in record["verdict"]["notes"])
+    assert "No usable lock file was committed: the line resolved the packages" in output
 
 
 def test_a_commit_that_passes_on_a_topic_branch_is_not_released(zones: Any, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_check_says_the_same_before_the_push(tmp_path: Path) -> None:
     assert "two things at once" in said.stdout + said.stderr
     open_ended = cli("check", str(workload(tmp_path / "open", "guestbook", _no_lock)), check=False)
     assert open_ended.returncode == 0
-    assert "There is no lock file: the gate resolves the packages once" in open_ended.stdout
+    assert "The gate resolves the packages once, and keeps the lock for that commit." in open_ended.stdout
     assert cli("check", str(tmp_path / "nowhere"), check=False).returncode == 2
 
 

@@ -103,7 +103,9 @@ def test_the_lock_is_made_once_kept_and_said(bench: Bench, tmp_path: Path) -> No
     assert bench.sandbox.ran[0].outputs == ("work/plain.lock",)
     assert image.locked == ("pkg:npm/left@1.0",)
     assert image.lock == "resolved"
-    assert image.notes[0].startswith("No lock file was committed: the line resolved the packages and kept the lock")
+    assert image.notes[0].startswith(
+        "No usable lock file was committed: the line resolved the packages and kept the lock"
+    )
     trust = TrustRoot(keys=(trusted_key(bench.signer),))
     (found,) = find_statements(
         bench.registry, image.repository, image.digest, trust=trust, role="builder", predicate_type=PROVENANCE
@@ -152,13 +154,15 @@ def test_a_later_commit_takes_the_record_while_its_manifests_are_the_same_and_no
 
     second = built("c", code="y")
     assert (second.locked, second.lock) == (first.locked, "resolved")
-    assert second.notes[0].startswith(f"No lock file was committed: the lock that the line resolved for {'a' * 12} (")
+    assert second.notes[0].startswith(
+        f"No usable lock file was committed: the lock that the line resolved for {'a' * 12} ("
+    )
     third = built("d", plain="other manifest")
     assert third.locked == ("pkg:npm/left@6.6.6",)
     bench.settings["lasting"] = False  # a range of versions was asked for: mended ones come in with each commit
-    assert [built(name, plain="range").notes[0] for name in "ef"] == 2 * [
-        f"No lock file was committed: the line resolved the packages and kept the lock ({_shown(third)}) as evidence."
-    ]
+    kept = f"the line resolved the packages and kept the lock ({_shown(third)}) as evidence."
+    said = [built(name, plain="range").notes[0] for name in "ef"]
+    assert said == 2 * [f"No usable lock file was committed: {kept}"]
     assert bench.sandbox.names == ["resolve"] * 4
 
 

@@ -350,6 +350,21 @@ def test_a_lock_without_what_is_asked_for_is_refused(tmp_path: Path, file: str, 
         plan(tmp_path, EXPRESS, **{file: text})
 
 
+def test_the_lock_of_an_old_npm_is_what_the_line_resolves_from(tmp_path: Path) -> None:
+    old = json.dumps({"lockfileVersion": 1, "dependencies": {"express": {"version": "5.1.0", "integrity": HASH}}})
+    found = Node().plan(make(tmp_path, EXPRESS, **{"package-lock.json": old}), OFFERED)
+    assert isinstance(found, Unlocked)
+    assert "lockfileVersion 1" in found.refusal.what
+    assert "npm install --package-lock-only" in found.refusal.remedy
+    # Its versions are npm's to read, and decide what comes out; that takes its place.
+    assert found.step.source == ("package.json", "package-lock.json") == found.decided_by
+    assert found.produces == ("package-lock.json",)
+    (tmp_path / "package-lock.json").rename(tmp_path / "npm-shrinkwrap.json")
+    found = Node().plan(Project(tmp_path), OFFERED)
+    assert isinstance(found, Unlocked)
+    assert found.produces == ("npm-shrinkwrap.json",)
+
+
 def test_a_lock_of_bun_is_refused_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="bun") as caught:
         plan(tmp_path, {"dependencies": {"x": "1"}}, **{"bun.lock": "{}"})
