@@ -149,12 +149,19 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
     manifests: Manifests | None = None
     scan: Scan | None = None
     if revision is not None:
-        image = await told.stage(
-            "build",
-            lambda: run_stage(gate.build, BuildInput(revision=revision, tree=folder)),
-            lambda built: " ".join((f"{built.language} on {built.base}, {built.digest}", *built.notes)),
-        )
-        reference = image.reference if image else f"registry.sekisho.internal/apps/{app}@{_UNBUILT}"
+        subject = BuildInput(revision=revision, tree=folder)
+        if _renders(workload(folder, revision), app):
+            image = await told.stage(
+                "build",
+                lambda: run_stage(gate.build, subject),
+                lambda built: " ".join((f"{built.language} on {built.base}, {built.digest}", *built.notes)),
+            )
+        else:
+            # A build may take minutes, and this commit never passes. What refuses it at once is said all the same.
+            await told.stage(
+                "build", lambda: _timed(lambda: gate.build.key(subject)), lambda _: "not built: score.yaml is refused"
+            )
+        reference = image.reference if image else _reference(app)
         launcher = image.launcher if image else ()
         manifests = await told.stage(
             "render",
@@ -170,12 +177,12 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
                 f"{len(seen.findings)} findings ({seen.database.kind} advisories)"
             ),
         )
-    subject = JudgeInput(
+    evidence = JudgeInput(
         app=app, commit=commit, image=image, manifests=manifests, scan=scan, problems=tuple(told.problems)
     )
     judgement = await told.stage(
         "judge",
-        lambda: run_stage(gate.judge, subject),
+        lambda: run_stage(gate.judge, evidence),
         lambda word: f"{word.verdict.result}, {len(word.verdict.reasons)} rules",
     )
     if judgement is None:
@@ -204,6 +211,20 @@ def _fetch(gate: Gatekeeper, app: str, commit: str, branch: str, folder: Path) -
     found = revision(repository, app, commit, branch)
     checkout(repository, commit, folder)
     return found.model_copy(update={"path": locate(folder, app)})
+
+
+def _reference(app: str) -> str:
+    """Return what stands for an image that was not built."""
+    return f"registry.sekisho.internal/apps/{app}@{_UNBUILT}"
+
+
+def _renders(folder: Path, app: str) -> bool:
+    """Tell whether score.yaml can be rendered, whatever the image will be."""
+    try:
+        _render(folder, app, _reference(app), ())
+    except Refusal:
+        return False
+    return True
 
 
 def _render(folder: Path, app: str, image: str, launcher: tuple[str, ...]) -> Manifests:
