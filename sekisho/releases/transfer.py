@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sekisho.canonical import Digest, digest_of, hex_of
+from sekisho.cosign_legacy import attach_legacy, copy_legacy_signatures
 from sekisho.errors import PermanentError, VerificationError
-from sekisho.evidence import attach_bundle, attach_legacy, copy_legacy_signatures
+from sekisho.evidence import attach_bundle
 from sekisho.keys import TrustRoot
 from sekisho.model import Offer
 from sekisho.oci import EMPTY, OCI_MANIFEST, Manifest

@@ -35,8 +35,9 @@ from sekisho import registry_http
 from sekisho.advisories import CONFIG_TYPE, REPOSITORY, TAG, SampleAdvisories, build_layer
 from sekisho.advisories import LAYER_TYPE as DATABASE_LAYER
 from sekisho.canonical import Digest, canonical, digest_of, digest_of_file, digest_of_json, hex_of
+from sekisho.cosign_legacy import legacy_signatures
 from sekisho.errors import TemporaryError
-from sekisho.evidence import attach_statement, legacy_signatures
+from sekisho.evidence import attach_statement
 from sekisho.feed import CommitRecord
 from sekisho.keys import FileSigner, Signer, TrustRoot, trusted_key
 from sekisho.model import Image, Layer, Offer, Result, Tool, Verdict

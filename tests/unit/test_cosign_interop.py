@@ -17,15 +17,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from peers import FORMS, OFFLINE, WITH_API, Command, form_flag, running, write_key
 
 from sekisho.canonical import Digest, digest_of
-from sekisho.evidence import (
-    SIGNATURE_ANNOTATION,
-    attach_statement,
-    find_statements,
-    legacy_signatures,
-    legacy_statements,
-    load_statement,
-    sign_image,
-)
+from sekisho.cosign_legacy import SIGNATURE_ANNOTATION, legacy_signatures, legacy_statements, sign_image
+from sekisho.evidence import attach_statement, find_statements, load_statement
 from sekisho.keys import FileSigner, TrustedKey, TrustRoot, key_id_of, trusted_key
 from sekisho.records import put_record
 from sekisho.registry import Registry

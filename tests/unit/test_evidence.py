@@ -8,15 +8,9 @@ import json
 import pytest
 
 from sekisho.canonical import Digest, digest_of, hex_of
+from sekisho.cosign_legacy import legacy_signatures, sign_image
 from sekisho.errors import PermanentError, VerificationError
-from sekisho.evidence import (
-    attach_bundle,
-    attach_statement,
-    find_statements,
-    legacy_signatures,
-    load_statement,
-    sign_image,
-)
+from sekisho.evidence import attach_bundle, attach_statement, find_statements, load_statement
 from sekisho.oci import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, fallback_tag, make_index
 from sekisho.statements import BUNDLE_TYPE, PROVENANCE, SBOM, SCAN, SUMMARY, Statement, Subject, sign_statement
 

@@ -10,8 +10,9 @@ from signing_cases import Down, broken
 
 from sekisho import signing
 from sekisho.canonical import Digest
+from sekisho.cosign_legacy import sign_image
 from sekisho.errors import PermanentError, TemporaryError
-from sekisho.evidence import attach_statement, sign_image
+from sekisho.evidence import attach_statement
 from sekisho.keys import FileSigner
 from sekisho.signing import sign_with
 from sekisho.stage import run_stage
