@@ -54,6 +54,7 @@ def program(built, tmp_path):
     return done.stderr.strip(), names
 
 
+@pytest.mark.long
 def test_the_same_files_give_the_same_image_from_another_folder_with_another_cache(bench, tmp_path):
     first = bench.build(EXAMPLE, name="go-example")[0]
     assert first.made.locked == LINKED

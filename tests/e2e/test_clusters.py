@@ -238,6 +238,7 @@ def test_a_killed_component_comes_back() -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_down_leaves_nothing_of_a_zone_and_touches_no_other(pods: Pods) -> None:
     pods(Zone.DEV, "leaving")
     containers = processes.in_containers(Zone.DEV)

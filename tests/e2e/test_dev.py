@@ -161,8 +161,8 @@ def test_a_program_that_does_not_start_is_told_and_the_last_good_one_is_put_back
     ("file", "text", "said"),
     [
         ("score.yaml", "apiVersion: score.dev/v1b1\nmetadata: [\n", "score.yaml:3"),
-        ("score.yaml", None, "There is no score.yaml"),
-        ("requirements.txt", "flask==0.0.0 --hash=sha256:" + "0" * 64 + "\n", "flask"),
+        pytest.param("score.yaml", None, "There is no score.yaml", marks=pytest.mark.long),
+        pytest.param("requirements.txt", f"flask==0.0.0 --hash=sha256:{'0' * 64}\n", "flask", marks=pytest.mark.long),
     ],
 )
 def test_a_mistake_is_told_and_the_good_version_goes_on(

@@ -20,7 +20,7 @@ COLD = 900.0
         ("tegata", "go", "/", "<"),
         ("site", "static", "/", "<"),
         pytest.param("tokaido", "rust", "/", "Odawara", marks=pytest.mark.long),
-        ("chaya", "java", "/", ""),
+        pytest.param("chaya", "java", "/", "", marks=pytest.mark.long),
     ],
 )
 def test_the_example_of_each_language_is_released_and_answers_in_staging(

@@ -233,6 +233,7 @@ def test_rollback_goes_to_the_release_before(in_production: dict[str, Any], jour
     assert info["release"] == journey.release
 
 
+@pytest.mark.long
 def test_a_rejected_plan_is_not_applied(zones: Any, tmp_path: Path) -> None:
     app = "rejected"
     commit, _ = pushed(app, workload(tmp_path, app))

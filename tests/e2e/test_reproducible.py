@@ -52,7 +52,7 @@ def workload(language: str, folder: Path) -> Path:
     return folder
 
 
-LONG = {"node", "java"}
+LONG = {"node", "java", "rust"}
 """Those whose builds take long and show what others show as well."""
 
 

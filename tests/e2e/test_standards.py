@@ -74,6 +74,7 @@ def judged(word: str) -> dict[str, Any]:
     return until(look, f"the standard image {IMAGE} {word}")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("zones")
 def test_nobody_builds_on_an_image_that_has_not_passed(tmp_path: Path, advisories: RawManifest) -> None:
     judged("PASSED")
