@@ -130,7 +130,8 @@ async def inner_loop(app: str, commit: str, branch: str = "main", pushed_by: str
         seconds=round(time.monotonic() - start, 3),
         engine_seconds=round(engine, 3),
     )
-    # Nobody waits for the page in the engine.
+    # Nobody waits for the page in the engine, and for what the build left to be cleared away.
+    gate.build.rest()
     await leave_artifact(
         f"{app}-{commit[:_SHORT]}-verdict", _markdown(verdict, told, sealed, engine), f"Verdict on {told.subject}"
     )

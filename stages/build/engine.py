@@ -115,7 +115,7 @@ class Engine:
                 if holder:
                     self.remove(holder)
                 if self._networks is not None:
-                    self._chores.add(partial(self._networks.prepare, image))
+                    self._chores.add(partial(self._networks.prepare, image), first=True)  # the next one waits for it
 
     def remove(self, container: str) -> None:
         """Remove a container that has ended, or sleeps, soon. What cannot be removed then is by the next `sweep`."""
@@ -124,6 +124,10 @@ class Engine:
     def _remove(self, container: str) -> None:
         with suppress(TemporaryError, PermanentError), self.client() as client:
             client.remove_container(container, force=True, v=True)
+
+    def rest(self) -> None:
+        """Say that nobody waits for anything just now: what can wait until it is quiet is done."""
+        self._chores.rest()
 
     def settle(self) -> None:
         """Remove every container that was to go, now."""

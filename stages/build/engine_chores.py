@@ -50,13 +50,22 @@ class Chores:
                 self._working -= 1
                 self._last = time.monotonic()
 
-    def add(self, chore: Callable[[], None]) -> None:
-        """Have something done when it is quiet; it raises nothing."""
+    def add(self, chore: Callable[[], None], *, first: bool = False) -> None:
+        """Have something done when it is quiet, before all others or after them; it raises nothing."""
         with self._changed:
-            self._waiting.append(chore)
+            if first:
+                self._waiting.appendleft(chore)
+            else:
+                self._waiting.append(chore)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="sandbox-chores", daemon=True)
                 self._thread.start()
+            self._changed.notify_all()
+
+    def rest(self) -> None:
+        """Say that what followed the last build is done as well: it is quiet, unless something is built."""
+        with self._changed:
+            self._last = float("-inf")
             self._changed.notify_all()
 
     def settle(self) -> None:

@@ -135,6 +135,10 @@ class Sandbox:
         """Remove what a killed builder left behind, and return how many containers that were."""
         return self._engine.sweep()
 
+    def rest(self) -> None:
+        """Say that nobody waits for anything just now: what can wait until it is quiet is done."""
+        self._engine.rest()
+
     def settle(self) -> None:
         """Wait until every container of earlier runs has gone."""
         self._engine.settle()

@@ -88,6 +88,10 @@ class BuildStage:
         """Remove containers that an earlier, killed process left in the engine."""
         self._builder.sandbox.sweep()
 
+    def rest(self) -> None:
+        """Say that the last run has ended and nobody waits: the engine does what it left for later."""
+        self._builder.sandbox.rest()
+
     def key(self, subject: BuildInput) -> Digest:
         """Return a digest over all that decides the image.
 

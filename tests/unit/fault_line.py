@@ -144,6 +144,9 @@ class Prebuilt:
     locked: tuple[str, ...] = (PINNED,)
     name: str = "build"
 
+    def rest(self) -> None:
+        """Nothing is ever left to be cleared away."""
+
     def key(self, subject: BuildInput) -> Digest:
         made_of = [dict(self.base), dict(self.installed), list(self.locked)]
         return digest_of_json([self.name, subject.revision.identity(), made_of, self.signer.key_id])

@@ -42,6 +42,21 @@ def test_where_nothing_was_built_nothing_is_waited_for() -> None:
     assert done.wait(LONG)
 
 
+def test_who_rests_need_not_wait_for_quiet() -> None:
+    done: list[str] = []
+    last = threading.Event()
+    chores = Chores(NEVER)
+    with chores.work():
+        chores.add(lambda: done.append("later"))
+        chores.add(last.set)
+        chores.add(lambda: done.append("first"), first=True)
+        chores.rest()
+        assert not last.wait(SOON)  # something else is being built
+    chores.rest()
+    assert last.wait(LONG)
+    assert done == ["first", "later"]
+
+
 def test_a_line_that_never_rests_still_has_its_chores_done() -> None:
     done: list[int] = []
     enough = threading.Event()

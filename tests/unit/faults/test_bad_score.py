@@ -23,7 +23,7 @@ class NeverBuilds:
     def __init__(self, wrong: str = "") -> None:
         self.wrong = wrong
 
-    def sweep(self) -> None:
+    def rest(self) -> None:
         """Nothing is ever left."""
 
     def key(self, subject: BuildInput) -> Digest:
