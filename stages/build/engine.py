@@ -138,6 +138,7 @@ class Engine:
         if self._networks is not None:
             self._networks.close()
         self.settle()
+        atexit.unregister(self.close)
 
     def image(self, base: Base, repository: str) -> str:
         """Return the engine's id of a standard image, loaded from the zone's registry if it is not there yet."""

@@ -96,18 +96,16 @@ class Chores:
 
     def _run(self) -> None:
         with self._changed:
-            while True:
-                if not self._waiting:
-                    self._changed.wait(_IDLE_SECONDS)
-                    if not self._waiting:
-                        self._thread = None
-                        return
-                elif self._running or self._hurried:
-                    self._changed.wait()  # somebody does them
-                elif (left := self._until_quiet()) > 0:
-                    self._changed.wait(left)
-                else:
-                    self._one()
+            try:
+                while self._waiting or self._changed.wait(_IDLE_SECONDS):
+                    if self._running or self._hurried:
+                        self._changed.wait()  # somebody does them
+                    elif (left := self._until_quiet()) > 0:
+                        self._changed.wait(left)
+                    elif self._waiting:
+                        self._one()
+            finally:
+                self._thread = None  # the next chore begins another
 
     def _until_quiet(self) -> float:
         """Return seconds."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from stages.build.engine_chores import MOST, Chores
 
 NEVER = 3_600.0
@@ -95,6 +97,20 @@ def test_settling_waits_for_what_is_under_way_and_does_what_it_adds() -> None:
     assert settled.wait(LONG)
     waiter.join(LONG)
     assert done == ["slow", "after"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_chore_that_fails_all_the_same_keeps_nobody_from_the_others() -> None:
+    def wrong() -> None:
+        raise ValueError("a mistake of ours")
+
+    done = threading.Event()
+    chores = Chores(0.0)
+    chores.add(wrong)
+    chores.add(done.set)
+    if not done.wait(SOON * 4):
+        chores.add(lambda: None)
+    assert done.wait(LONG)
 
 
 def test_settling_from_several_threads_does_each_chore_once() -> None:
