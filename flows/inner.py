@@ -220,11 +220,13 @@ def _reference(app: str) -> str:
 
 
 def _renders(folder: Path, app: str) -> bool:
-    """Tell whether score.yaml can be rendered, whatever the image will be."""
+    """Tell whether score.yaml can be rendered, whatever the image will be; a fault is for the stage itself to tell."""
     try:
         _render(folder, app, _reference(app), ())
     except Refusal:
         return False
+    except SekishoError:
+        return True
     return True
 
 

@@ -119,9 +119,10 @@ class Engine:
 
     def remove(self, container: str) -> None:
         """Remove a container that has ended, or sleeps, soon. What cannot be removed then is by the next `sweep`."""
-        self._chores.add(partial(self._remove, container))
+        self._chores.add(partial(self.remove_now, container))
 
-    def _remove(self, container: str) -> None:
+    def remove_now(self, container: str) -> None:
+        """Remove a container, whatever state it is in. What cannot be removed now is by the next `sweep`."""
         with suppress(TemporaryError, PermanentError), self.client() as client:
             client.remove_container(container, force=True, v=True)
 

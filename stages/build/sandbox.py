@@ -122,9 +122,12 @@ class Sandbox:
             client = stack.enter_context(self._engine.client())
             container = self._create(client, image, command, scratch, network)
             try:
-                return self._watch(client, container, command, pipes, output)
-            finally:
-                self._engine.remove(container)
+                said = self._watch(client, container, command, pipes, output)
+            except BaseException:
+                self._engine.remove_now(container)  # it may be running still
+                raise
+            self._engine.remove(container)
+            return said
 
     @property
     def owner(self) -> str:
