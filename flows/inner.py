@@ -24,7 +24,18 @@ from flows.commits import waits_for_advisories
 from flows.context import Gatekeeper, gatekeeper
 from flows.glue import alive, asked_at, in_markdown, in_words, leave_artifact, step
 from sekisho.errors import Refusal, SekishoError, VerificationError
-from sekisho.model import Image, JudgeInput, Manifests, Reason, Result, Revision, Scan, SealedRelease, Verdict
+from sekisho.model import (
+    IMAGE_HOST,
+    Image,
+    JudgeInput,
+    Manifests,
+    Reason,
+    Result,
+    Revision,
+    Scan,
+    SealedRelease,
+    Verdict,
+)
 from sekisho.score import read_score, reader
 from sekisho.stage import Outcome, run_stage
 from sekisho.verdict_text import SCREEN, verdict_lines
@@ -216,17 +227,15 @@ def _fetch(gate: Gatekeeper, app: str, commit: str, branch: str, folder: Path) -
 
 def _reference(app: str) -> str:
     """Return what stands for an image that was not built."""
-    return f"registry.sekisho.internal/apps/{app}@{_UNBUILT}"
+    return f"{IMAGE_HOST}/apps/{app}@{_UNBUILT}"
 
 
 def _renders(folder: Path, app: str) -> bool:
     """Tell whether score.yaml can be rendered, whatever the image will be; a fault is for the stage itself to tell."""
     try:
         _render(folder, app, _reference(app), ())
-    except Refusal:
-        return False
-    except SekishoError:
-        return True
+    except SekishoError as error:
+        return not isinstance(error, Refusal)
     return True
 
 

@@ -58,8 +58,7 @@ class Chores:
             else:
                 self._waiting.append(chore)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="sandbox-chores", daemon=True)
-                self._thread.start()
+                self._begin()
             self._changed.notify_all()
 
     def rest(self) -> None:
@@ -94,6 +93,10 @@ class Chores:
             self._running = False
             self._changed.notify_all()
 
+    def _begin(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="sandbox-chores", daemon=True)
+        self._thread.start()
+
     def _run(self) -> None:
         with self._changed:
             try:
@@ -105,7 +108,9 @@ class Chores:
                     elif self._waiting:
                         self._one()
             finally:
-                self._thread = None  # the next chore begins another
+                self._thread = None
+                if self._waiting:  # a chore had a fault, or came at the last moment
+                    self._begin()
 
     def _until_quiet(self) -> float:
         """Return seconds."""

@@ -61,13 +61,8 @@ class NpmLock:
     """The same lock for npm: each package with a hash and the public index's URL, and nothing that npm ignores."""
 
 
-def lock_version(text: str, *, where: str) -> object:
-    """Return the lockfileVersion of a lock file, whatever it is.
-
-    Raises:
-        Refusal: it is no JSON object.
-    """
-    return read_object(text, where=where, remedy=f"Make it anew: {NEW_LOCK_COMMAND}").get("lockfileVersion")
+class OldLock(Refusal):
+    """A lock file of npm 6 or older: it pins versions and does not say where each package goes."""
 
 
 def parse_npm_lock(text: str, *, where: str = "package-lock.json") -> NpmLock:
@@ -78,13 +73,15 @@ def parse_npm_lock(text: str, *, where: str = "package-lock.json") -> NpmLock:
         where: its name, for messages; the line is added.
 
     Raises:
+        OldLock: the format of npm 6 and older.
         Refusal: another version of the format; a package without a hash, from elsewhere than the package index, or
             with a name, version or place that no package has.
     """
     value = read_object(text, where=where, remedy=f"Make it anew: {NEW_LOCK_COMMAND}")
     version = value.get("lockfileVersion")
     if version not in _VERSIONS or isinstance(version, bool):
-        raise Refusal(
+        kind = OldLock if version == 1 and not isinstance(version, bool) else Refusal
+        raise kind(
             f"{where} has lockfileVersion {str(version)[:20]}; the line reads 2 and 3.",
             where=where,
             remedy=f"Run with npm 7 or later: {LOCK_COMMAND}",

@@ -204,21 +204,21 @@ class _Work:
 
     def _packed_once(self, takes: Sequence[Take]) -> PackedLayer:
         """Pack the layer that commits share, or find it: by what made it, else by what is in it."""
-        entries: tuple[Entry, ...] | None = None
-        if all(self._kept(take.source) for take in takes):
+        kept = all(self._kept(take.source) for take in takes)
+        decided: dict[str, Any]
+        if kept:
             parts = [[self._key(take.source), take.below, take.into, list(take.exclude)] for take in takes]
-            decided: dict[str, Any] = {"takes": parts}
+            decided = {"takes": parts}
         else:
-            entries = self._merged("dependencies", takes)
-            decided = {"content": _content(entries)}
+            decided = {"content": _content(self._merged("dependencies", takes))}
 
         def make() -> CachedLayer:
-            packed = self._packed("dependencies", entries or self._merged("dependencies", takes))
+            packed = self._packed("dependencies", self._merged("dependencies", takes))
             return CachedLayer(packed, {"materials": [[*material.parts()] for material in self._materials_known()]})
 
         key = digest_of_json({"recipe": [RECIPE, FIXED_TIME], **decided})
         cached = self._shop.layers.get(key, self._held, make)
-        if self._materials is None and entries is None:
+        if self._materials is None and kept:
             self._materials = tuple(Material.of(parts) for parts in cached.data["materials"])
         return cached.packed
 

@@ -691,6 +691,9 @@ def test_the_red_team_gets_nothing_out_of_a_build(line: Line) -> None:
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             assert b"sleep\x003217" not in place.read_bytes()
+    for builder in line.builders:
+        builder.sandbox.settle()
+    assert left(line.engine) == ""
     # What it wrote beside its work is a file of its image and nothing else: the line's word does not come from there.
     assert files["app/provenance.json"] == b"pkg:pypi/forged@6.6.6"
     trust = TrustRoot(keys=(trusted_key(line.signer),))

@@ -99,8 +99,11 @@ def test_settling_waits_for_what_is_under_way_and_does_what_it_adds() -> None:
     assert done == ["slow", "after"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_chore_that_fails_all_the_same_keeps_nobody_from_the_others() -> None:
+def test_a_chore_that_fails_all_the_same_keeps_nobody_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[threading.ExceptHookArgs] = []
+    told = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda fault: (faults.append(fault), told.set()))
+
     def wrong() -> None:
         raise ValueError("a mistake of ours")
 
@@ -108,9 +111,9 @@ def test_a_chore_that_fails_all_the_same_keeps_nobody_from_the_others() -> None:
     chores = Chores(0.0)
     chores.add(wrong)
     chores.add(done.set)
-    if not done.wait(SOON * 4):
-        chores.add(lambda: None)
     assert done.wait(LONG)
+    assert told.wait(LONG)
+    assert [fault.exc_type for fault in faults] == [ValueError]
 
 
 def test_settling_from_several_threads_does_each_chore_once() -> None:

@@ -6,11 +6,12 @@ import re
 
 from sekisho.errors import Refusal
 from stages.build.language import Plan, Unlocked
-from stages.build.languages.node_lock import find_lock, is_of_old_npm, no_packages, read_lock, unlocked
+from stages.build.languages.node_lock import find_lock, no_packages, read_lock, unlocked
 from stages.build.languages.node_manifest import MANIFEST, choose_version, read_manifest
 from stages.build.languages.node_plan import Workload, plain_site, server, site
 from stages.build.languages.node_start import REMEDY, Reader, Start, programs_of
 from stages.build.languages.node_tools import framework_start, next_output, serves_requests, site_of
+from stages.build.locks_npm import OldLock
 from stages.build.project import Project
 
 _BUILD_SCRIPTS = ("build", "heroku-postbuild", "docs:build", "build:docs", "generate")
@@ -35,9 +36,10 @@ class Node:
         manifest = read_manifest(project)
         version, notes = choose_version(project, manifest, offered)
         file, note = find_lock(project, manifest)
-        if file and is_of_old_npm(project, file):
-            return unlocked(project, manifest, version, file)
-        lock = read_lock(project, manifest, file) if file else no_packages(manifest)
+        try:
+            lock = read_lock(project, manifest, file) if file else no_packages(manifest)
+        except OldLock as old:
+            return unlocked(project, manifest, version, old)
         if lock is None:
             return unlocked(project, manifest, version)
         build = next((name for name in _BUILD_SCRIPTS if name in manifest.scripts), "")

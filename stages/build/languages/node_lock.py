@@ -19,7 +19,7 @@ from stages.build.languages.node_sandbox import (
     shell,
 )
 from stages.build.languages.node_semver import fits, parse_version
-from stages.build.locks_npm import LOCK_COMMAND, NpmLock, lock_version, parse_npm_lock
+from stages.build.locks_npm import LOCK_COMMAND, NpmLock, OldLock, parse_npm_lock
 from stages.build.locks_pnpm import parse_pnpm_lock
 from stages.build.locks_yarn import parse_yarn_lock
 from stages.build.npm_names import from_elsewhere
@@ -146,36 +146,25 @@ def no_packages(manifest: Manifest) -> Lock | None:
     return Lock(manager="npm", file=MANIFEST, packages=(), manifests={})
 
 
-def is_of_old_npm(project: Project, file: str) -> bool:
-    """Tell whether a lock file is npm 6's or older: it pins versions and does not say where each package goes."""
-    if FILES[file] != "npm":
-        return False
-    text = project.text(file, limit=_LOCK_LIMIT) or ""
-    return lock_version(text, where=file) == 1
-
-
-def unlocked(project: Project, manifest: Manifest, version: str, old: str = "") -> Unlocked:
+def unlocked(project: Project, manifest: Manifest, version: str, old: OldLock | None = None) -> Unlocked:
     """Return how a lock is made where there is none.
 
     Args:
         project: the workload's files.
         manifest: its package.json.
         version: of Node.js.
-        old: a lock file of npm 6 or older, whose versions npm takes over.
+        old: what is said of a lock file of npm 6 or older, whose versions npm takes over.
     """
     manager = manifest.manager or "npm"
-    refusal = Refusal(
+    refusal = old or Refusal(
         "There is no lock file: nothing says which packages exactly belong in the image.",
         where=MANIFEST,
         remedy=f"Run `{_LOCK_COMMANDS[manager]}` and commit what it writes.",
     )
-    if old:
-        refusal = Refusal(
-            f"{old} has lockfileVersion 1, as npm 6 and older wrote it: where each package goes is not in it.",
-            where=old,
-            remedy=f"Run with npm 7 or later: {LOCK_COMMAND}   and commit what it writes.",
-        )
+    file = old.where if old else "package-lock.json"
     sources = tuple(path for path in project.files(MANIFEST) if "node_modules" not in path.split("/"))
+    if old:
+        sources += (file,)
     command = ["npm", "install", "--package-lock-only", "--ignore-scripts", *_options(project)]
     environment = {
         **ENVIRONMENT,
@@ -191,15 +180,15 @@ def unlocked(project: Project, manifest: Manifest, version: str, old: str = "") 
         step=Step(
             name="resolve",
             command=shell([run_lines([command, [*command, "--legacy-peer-deps=true"]])]),
-            source=(*sources, old) if old else sources,
+            source=sources,
             files={RUN: RUN_PROGRAM},
             environment=environment,
             what="choice of the packages' versions",
             seconds=INSTALL_SECONDS,
         ),
         ecosystems=("npm",),
-        produces=(old or "package-lock.json",),
-        decided_by=(*sources, old) if old else sources,
+        produces=(file,),
+        decided_by=sources,
     )
 
 
