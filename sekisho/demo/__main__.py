@@ -20,6 +20,8 @@ from sekisho.zones import ENGINE_ZONES, Port, ZoneHome, address, home
 
 _ROOT = Path(__file__).resolve().parents[2]
 _ANSWER_SECONDS = 10.0
+_START_SECONDS = 90.0
+"""What was deployed before the zones came up starts with them."""
 _MILESTONES = frozenset({"networks", "standard-images", "node-ready", "engine", "zone", "ops"})
 
 
@@ -130,8 +132,20 @@ def _answers(screen: Show, app: str) -> None:
         url = healthy_url(app, zone)
         if not url:
             continue
-        status = httpx.get(url, timeout=_ANSWER_SECONDS, trust_env=False).status_code
-        screen.say(f"{zone:<11} {url} answers {status}")
+        screen.say(f"{zone:<11} {url} answers {_status(url)}")
+
+
+def _status(url: str) -> int:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            return httpx.get(url, timeout=_ANSWER_SECONDS, trust_env=False).status_code
+        except httpx.TransportError as error:
+            if time.monotonic() > deadline:
+                raise PermanentError(
+                    f"It was healthy and does not answer now: {error}", where=url, remedy="Look at: sekisho status"
+                ) from error
+        time.sleep(1.0)
 
 
 def _dashboards(screen: Show) -> None:
