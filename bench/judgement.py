@@ -3,7 +3,8 @@
 Runs as root on the embedded build zone, alone: the other zones are taken down, so that nothing is deployed meanwhile.
 
 push      one file of an example changed, no new dependency, pushed: until the sealed release is in the feed; the
-          engine's part of it is what Prefect and waiting took
+          engine's part of it is what Prefect and waiting took. Java's pushes are 10 s apart: so long takes what is
+          made ready for the next build (docs/builder.md)
 render    1,000 Score files to manifests (bench/rendering.py)
 judge     10,000 objects of the examples against all admission policies; and as many of a file that uses all of Score
 sign      one statement; and a release with all its statements fetched and verified over new connections, beside
@@ -53,6 +54,8 @@ ALL = {
     "rust": ("tokaido", "src/main.rs", "\n// round {}\n"),
     "java": ("chaya", "src/main/java/dev/sekisho/examples/chaya/Chaya.java", "\n// round {}\n"),
 }
+PAUSES = {"java": 10.0}
+"""Seconds before a push."""
 PUSH_SECONDS = 3.0
 JUDGE_SECONDS = 20.0
 SIGN_SECONDS = 0.001
@@ -100,6 +103,7 @@ def _pushes(language: str, rounds: int) -> tuple[Figures, Offer]:
     app, changed, line = ALL[language]
     found, engine, stages = [], [], []
     for number in range(rounds + 1):
+        time.sleep(PAUSES.get(language, 0.0))
         seconds, steps = _push(app, changed, line.format(f"{number} {time.time_ns()}"))
         verdict = steps[-1].body
         if not verdict.get("release"):

@@ -6,7 +6,7 @@ import atexit
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from io import BytesIO
@@ -101,25 +101,36 @@ class Engine:
             return len(left)
 
     @contextmanager
-    def network(self, image: str) -> Iterator[str]:
-        """Give the network mode of one container: none, or joining a namespace of its own that was made ready.
+    def building(self, image: str) -> Iterator[None]:
+        """Say that something is built: chores wait, and then a network namespace is made ready for the next one.
 
         Args:
-            image: id of the image that the next one can be made ready from.
+            image: id of the image that it can be made ready from.
         """
         with self._chores.work():
-            holder = self._networks.take() if self._networks is not None else ""
             try:
-                yield f"container:{holder}" if holder else NONE
+                yield
             finally:
-                if holder:
-                    self.remove(holder)
                 if self._networks is not None:
                     self._chores.add(partial(self._networks.prepare, image), first=True)  # the next one waits for it
 
+    @contextmanager
+    def network(self) -> Iterator[str]:
+        """Give the network mode of one container: none, or joining a namespace of its own that was made ready."""
+        holder = self._networks.take() if self._networks is not None else ""
+        try:
+            yield f"container:{holder}" if holder else NONE
+        finally:
+            if holder:
+                self.remove(holder)
+
+    def later(self, chore: Callable[[], None]) -> None:
+        """Have something done when it is quiet; it raises nothing."""
+        self._chores.add(chore)
+
     def remove(self, container: str) -> None:
         """Remove a container that has ended, or sleeps, soon. What cannot be removed then is by the next `sweep`."""
-        self._chores.add(partial(self.remove_now, container))
+        self.later(partial(self.remove_now, container))
 
     def remove_now(self, container: str) -> None:
         """Remove a container, whatever state it is in. What cannot be removed now is by the next `sweep`."""

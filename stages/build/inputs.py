@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from stages.build.language import Artifact, Wheels
@@ -13,6 +14,16 @@ from stages.build.materials import Fetcher, Material, materials_of, materials_of
 from stages.build.pack import Entry, entries_of_tree, merged
 from stages.build.project import Project
 from stages.build.unpack import write_tree
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Fetched packages."""
+
+    folder: Path
+    materials: tuple[Material, ...]
+    hold: Callable[[], AbstractContextManager[Path]] | None = None
+    """Keeps the folder for longer than the build; None where it is the build's own."""
 
 
 def overlay_entries(project: Project) -> tuple[Entry, ...]:
@@ -66,7 +77,7 @@ def seed_folder(project: Project, source: Sequence[str] | None, place: Path) -> 
 
 def packages_folder(
     fetcher: Fetcher, artifacts: tuple[Artifact, ...] | Wheels, place: Path, held: ExitStack
-) -> tuple[Path, tuple[Material, ...]]:
+) -> Packages:
     """Return a folder of fetched packages, and what they are.
 
     Args:
@@ -80,8 +91,8 @@ def packages_folder(
         TemporaryError: an index cannot be reached.
     """
     if not isinstance(artifacts, Wheels):
-        folder = held.enter_context(fetcher.laid_out(fetcher.files(artifacts)))
-        return folder, materials_of(artifacts) or ()
+        hold = partial(fetcher.laid_out, fetcher.files(artifacts))
+        return Packages(held.enter_context(hold()), materials_of(artifacts) or (), hold)
     wheels = fetcher.wheels(artifacts.packages, python=artifacts.python)
     folder = place / "packages"
     folder.mkdir()
@@ -92,7 +103,7 @@ def packages_folder(
         lines.append(f"{replace(wheel.locked, hashes=(wheel.sha256,)).requirement()}\n")
     (folder / "requirements.txt").write_text("".join(lines), encoding="utf-8")
     (folder / "requirements.txt").chmod(0o644)
-    return folder, materials_of_wheels(wheels)
+    return Packages(folder, materials_of_wheels(wheels))
 
 
 def _link(source: Path, target: Path) -> None:

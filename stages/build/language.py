@@ -56,6 +56,20 @@ class Wheels:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """What the container of a step may do before there is a step: start what takes long to start.
+
+    It runs while nothing is built, in the folder that the step will run in, sees nothing of any workload but the
+    fetched packages (if the step does), and decides nothing: with it and without it a step makes the same.
+    """
+
+    command: tuple[str, ...] = ()
+    """Started in the background; empty: that the container has started is enough."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Files that it sees as /in/ahead/<name>, read-only."""
+
+
+@dataclass(frozen=True)
 class Step:
     """One command in the sandbox: no network, no secret, an ordinary user; its output is /out.
 
@@ -85,6 +99,8 @@ class Step:
     """What this is, for people: `install of the packages`."""
     seconds: int | None = None
     """Longest run; None: as the policy says."""
+    ahead: Ahead | None = None
+    """What its container may do before; only for a step that is not kept and uses none that is."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from sekisho.registry import Registry
 from stages.build.inputs import seed_folder
 from stages.build.pack import Entry, entries_of_archive, merged, opened
 from stages.build.planning import Unresolved
-from stages.build.sandbox import INDEX, Command
+from stages.build.sandbox import Command
+from stages.build.sandbox_command import INDEX
 from stages.build.steps import Workshop, needed
 from stages.build.unpack import write_tree
 

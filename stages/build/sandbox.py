@@ -11,18 +11,14 @@ pipe, then its end, while the engine and the line hold no more than a few kiloby
 
 from __future__ import annotations
 
-import fcntl
 import os
-import select
-import shlex
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
 
 import docker
 import docker.errors
@@ -34,43 +30,15 @@ from stages.build.compose import Base
 from stages.build.engine import HOSTNAME, LABEL, USER, Engine
 from stages.build.engine_network import NONE
 from stages.build.failures import remedy_of
+from stages.build.sandbox_command import INPUTS, ITSELF_KILLED, KILLED, PIPES, Command, script
+from stages.build.sandbox_pipes import LOG, OUTPUT, Pipe, Reading
+from stages.build.sandbox_rooms import Room, Rooms
 
 __all__ = ["INPUTS", "LABEL", "USER", "Command", "Sandbox", "SandboxLimits"]
 
-INPUTS = "/in"
-"""Folder in the sandbox whose entries are what the step may read."""
-SEED, OVERLAY, INDEX, PIPES = "seed", "overlay", "index", "pipes"
-"""Inputs with a meaning: `seed` and then `overlay` are copied into the step's folder; with `index`, a forwarder from
-127.0.0.1:8001 to its socket runs beside the step; `pipes` is the way out."""
-
-_OUTPUT, _LOG = "output", "log"
-_LOG_SHOWN = 64 * 1024
-_PIECE = 1 << 20
-_PIPE_BYTES = 1 << 20
-_F_SETPIPE_SZ = 1031
-_KILLED, _ITSELF_KILLED = 137, 97
 _SLACK = 64 << 20
 """What a tar archive may have beyond the files' bytes, for headers; per file another 1.5 KiB."""
 _HEADERS = 1536
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command and all that it sees."""
-
-    command: tuple[str, ...]
-    directory: str = "."
-    """Folder below /out to run in."""
-    inputs: Mapping[str, Path] = field(default_factory=dict)
-    """Name and path of what it may read, as /in/<name>."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables; never a secret."""
-    outputs: tuple[str, ...] = ()
-    """What to give back, as paths below /out; empty gives back all. What is not there is left out."""
-    what: str = "build step"
-    """What this is, for messages."""
-    seconds: int | None = None
-    """Longest run, if shorter than the limit."""
 
 
 class Sandbox:
@@ -94,6 +62,7 @@ class Sandbox:
         ahead: bool = False,
     ) -> None:
         self._engine = Engine(socket, registry, work, ahead=ahead)
+        self._rooms = Rooms(self._engine, self._make_ready, work) if ahead else None
         self._work = work
         self._limits = limits or SandboxLimits()
 
@@ -115,18 +84,14 @@ class Sandbox:
         """
         image = self._engine.image(base, repository)
         with ExitStack() as stack:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self._work, prefix="pipes-")))
-            scratch.chmod(0o755)
-            pipes = {name: stack.enter_context(_pipe(scratch / name)) for name in (_OUTPUT, _LOG)}
-            network = stack.enter_context(self._engine.network(image))
+            room = stack.enter_context(self._room(image, command))
             client = stack.enter_context(self._engine.client())
-            container = self._create(client, image, command, scratch, network)
             try:
-                said = self._watch(client, container, command, pipes, output)
+                said = self._watch(client, room, command, output)
             except BaseException:
-                self._engine.remove_now(container)  # it may be running still
+                self._engine.remove_now(room.container)  # it may be running still
                 raise
-            self._engine.remove(container)
+            self._engine.remove(room.container)
             return said
 
     @property
@@ -148,12 +113,48 @@ class Sandbox:
 
     def close(self) -> None:
         """Remove what was kept ready, and wait until every container has gone."""
+        if self._rooms is not None:
+            self._rooms.close()
         self._engine.close()
 
-    def _create(self, client: docker.APIClient, image: str, command: Command, pipes: Path, network: str) -> str:
+    @contextmanager
+    def _room(self, image: str, command: Command) -> Iterator[Room]:
+        """Give a container for one command: one that was made ready for such a command, else a new one."""
+        with self._engine.building(image), ExitStack() as held:
+            ready = self._rooms.take(image, command, held) if self._rooms is not None else None
+            if ready is not None:
+                yield ready
+                return
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory(dir=self._work, prefix="pipes-")))
+            folder.chmod(0o755)
+            pipes = {name: held.enter_context(Pipe(folder / name)) for name in (OUTPUT, LOG)}
+            network = held.enter_context(self._engine.network())
+            client = held.enter_context(self._engine.client())
+            inputs = {**command.inputs, PIPES: folder}
+            container = self._create(
+                client, image, script(command, inputs), inputs, environment=command.environment, network=network
+            )
+            yield Room(container, pipes, partial(client.start, container))
+
+    def _make_ready(self, image: str, entry: str, inputs: Mapping[str, Path]) -> str:
+        """Start a container whose command comes later."""
+        with self._engine.client() as client:
+            container = self._create(client, image, entry, inputs)
+            client.start(container)
+        return container
+
+    def _create(
+        self,
+        client: docker.APIClient,
+        image: str,
+        entry: str,
+        inputs: Mapping[str, Path],
+        *,
+        environment: Mapping[str, str] = {},
+        network: str = NONE,
+    ) -> str:
         limits = self._limits
         rights = f"rw,nosuid,nodev,uid={USER},gid={USER},mode=0755,nr_inodes={limits.files}"
-        inputs = {**command.inputs, PIPES: pipes}
         host = client.create_host_config(
             network_mode=network,
             read_only=True,
@@ -165,14 +166,16 @@ class Sandbox:
             nano_cpus=int(min(limits.cpus, os.cpu_count() or 1) * 1_000_000_000),
             tmpfs={"/tmp": f"{rights},size={limits.scratch},exec", "/out": f"{rights},size={limits.output},exec"},  # noqa: S108
             mounts=[
-                docker.types.Mount(target=f"{INPUTS}/{name}", source=str(path.resolve()), type="bind", read_only=True)
+                docker.types.Mount(
+                    target=f"{INPUTS}/{name}".rstrip("/"), source=str(path.resolve()), type="bind", read_only=True
+                )
                 for name, path in sorted(inputs.items())
             ],
             log_config=docker.types.LogConfig(type="none"),
         )
         made = client.create_container(
             image,
-            entrypoint=["/bin/sh", "-c", script(command, inputs)],
+            entrypoint=["/bin/sh", "-c", entry],
             command=[],
             user=f"{USER}:{USER}",
             working_dir="/out",
@@ -180,7 +183,7 @@ class Sandbox:
                 "HOME": "/tmp",  # noqa: S108  (a tmpfs of the container)
                 "LC_ALL": "C.UTF-8",
                 "PYTHONDONTWRITEBYTECODE": "1",
-                **command.environment,
+                **environment,
             },
             # Who joins a network namespace has the name of the container that holds it.
             hostname=HOSTNAME if network == NONE else None,
@@ -191,43 +194,41 @@ class Sandbox:
         )
         return str(made["Id"])
 
-    def _watch(
-        self, client: docker.APIClient, container: str, command: Command, pipes: Mapping[str, int], output: Path
-    ) -> str:
+    def _watch(self, client: docker.APIClient, room: Room, command: Command, output: Path) -> str:
         limits = self._limits
         seconds = min(command.seconds or limits.seconds, limits.seconds)
         with output.open("wb") as file:
-            reading = _Reading(
-                pipes,
+            reading = Reading(
+                room.pipes,
                 file,
                 deadline=time.monotonic() + seconds,
                 output=limits.output + _SLACK + _HEADERS * limits.files,
                 log=limits.log,
             )
-            ended = _Ended(self._engine, container)
+            ended = _Ended(self._engine, room.container)
             try:
-                client.start(container)
+                room.begin()
                 ended.start()
                 reading.until(ended.pipe)
             finally:
                 over = reading.over
                 if not reading.whole:
                     with suppress(docker.errors.APIError):
-                        client.kill(container)
+                        client.kill(room.container)
                 ended.close()
             status = ended.status()
         what = command.what
         if over == "time":
             raise Refusal(f"The {what} ran longer than {seconds} seconds.", where=what,
                           remedy="Make the step shorter, or ask the platform team for more time.")  # fmt: skip
-        if over == _LOG:
+        if over == LOG:
             raise Refusal(f"The {what} printed more than {limits.log >> 20} MiB.", where=what,
                           remedy=f"Make it say less. Its last words: {_last_lines(reading.text)}")  # fmt: skip
         if over:
             raise Refusal(f"The {what} made more than {limits.output >> 20} MiB.", where=what,
                           remedy="Leave out what the workload does not need to run.")  # fmt: skip
         if status:
-            raise self._failed(client, container, what, status, reading.text)
+            raise self._failed(client, room.container, what, status, reading.text)
         return reading.text
 
     def _failed(
@@ -238,116 +239,18 @@ class Sandbox:
         except docker.errors.NotFound:
             state = {}
         starved = state.get("OOMKilled", False)
-        if status == _KILLED and not starved:
+        if status == KILLED and not starved:
             return TemporaryError(
                 f"The {what} was stopped from outside, with its container.", where="Docker engine",
                 remedy="See whether the engine was started anew.", delay=5.0,
             )  # fmt: skip
         why = f" It used more memory than its {self._limits.memory >> 20} MiB." if starved else ""
-        shown = _KILLED if status == _ITSELF_KILLED else status
+        shown = KILLED if status == ITSELF_KILLED else status
         return Refusal(
             f"The {what} failed with status {shown}.{why} Its last words: {_last_lines(text)}",
             where=what,
             remedy=remedy_of(text, self._limits, starved=starved),
         )
-
-
-def script(command: Command, inputs: Mapping[str, Any]) -> str:
-    """Return the shell script that is the container's process: copy in, run, give back."""
-    folder = shlex.quote(f"/out/{command.directory}")
-    way = f"{INPUTS}/{PIPES}"
-    lines = ["set -e", f"exec >{way}/{_LOG} 2>&1 </dev/null", f"mkdir -p {folder}"]
-    lines += [f"cp -R {INPUTS}/{name}/. {folder}" for name in (SEED, OVERLAY) if name in inputs]
-    if INDEX in inputs:
-        forward = f"UNIX-CONNECT:{INPUTS}/{INDEX}/index.sock"
-        lines.append(f"socat TCP-LISTEN:8001,bind=127.0.0.1,fork,reuseaddr {forward} &")
-        ask = "socat -u OPEN:/dev/null TCP:127.0.0.1:8001"
-        lines.append(f"tries=0; until {ask} 2>/dev/null || [ $tries = 50 ]; do tries=$((tries + 1)); sleep 0.1; done")
-    # 137 is left to what happens to the container as a whole.
-    status = f"status=$?; if [ $status = {_KILLED} ]; then status={_ITSELF_KILLED}; fi; exit $status"
-    lines += [f"cd {folder}", f"{shlex.join(command.command)} || {{ {status}; }}", "cd /out"]
-    tar = f"exec tar --create --file={way}/{_OUTPUT} --format=gnu --hard-dereference --numeric-owner"
-    if command.outputs:
-        wanted = " ".join(shlex.quote(f"./{path}") for path in command.outputs)
-        lines.append(f'set -- ; for path in {wanted}; do if [ -e "$path" ]; then set -- "$@" "$path"; fi; done')
-        lines.append(f'{tar} --files-from=/dev/null -- "$@"')
-    else:
-        lines.append(f"{tar} .")
-    return "\n".join(lines)
-
-
-class _pipe:  # noqa: N801  (used like a function)
-    """A named pipe that both sides may open at any time; gives the descriptor to read from."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path, 0o600)
-        path.chmod(0o622)  # whatever the umask: the sandbox's user writes, and does not read
-        # Open for writing as well: a writer that closes is then no end, which only the container's end is.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-        with suppress(OSError):
-            fcntl.fcntl(self._descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
-
-    def __enter__(self) -> int:
-        return self._descriptor
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-
-class _Reading:
-    """What has come out of a container so far, within its bounds."""
-
-    def __init__(self, pipes: Mapping[str, int], file: IO[bytes], *, deadline: float, output: int, log: int) -> None:
-        self._names = {descriptor: name for name, descriptor in pipes.items()}
-        self._file = file
-        self._deadline = deadline
-        self._left = {_OUTPUT: output, _LOG: log}
-        self._log = bytearray()
-        self.over = ""
-        """What was exceeded: `time`, `output` or `log`; empty while all is well."""
-        self.whole = False
-        """Whether the container ended by itself and everything was read."""
-
-    @property
-    def text(self) -> str:
-        """The end of the log."""
-        return self._log.decode("utf-8", "replace")
-
-    def until(self, end: int) -> None:
-        """Read until `end` can be read and the pipes are empty, or a bound is exceeded."""
-        poll = select.poll()
-        for descriptor in (*self._names, end):
-            poll.register(descriptor, select.POLLIN)
-        ended = False
-        while not self.over:
-            left = self._deadline - time.monotonic()
-            ready = [descriptor for descriptor, _ in poll.poll(0 if ended else max(left, 0) * 1000)]
-            if end in ready:
-                ended = True
-                poll.unregister(end)
-                continue
-            for descriptor in ready:
-                self._take(descriptor)
-            if not ready and ended:
-                self.whole = True
-                return
-            if not ended and time.monotonic() >= self._deadline:
-                self.over = "time"
-
-    def _take(self, descriptor: int) -> None:
-        name = self._names[descriptor]
-        try:
-            piece = os.read(descriptor, _PIECE)
-        except BlockingIOError:
-            return
-        self._left[name] -= len(piece)
-        if self._left[name] < 0:
-            self.over = name
-        elif name == _OUTPUT:
-            self._file.write(piece)
-        if name == _LOG:
-            self._log += piece
-            del self._log[:-_LOG_SHOWN]
 
 
 class _Ended:

@@ -21,7 +21,7 @@ from sekisho.errors import PermanentError
 from sekisho.model import Layer, StandardImage
 from stages.build.cache import CachedLayer, LayerCache
 from stages.build.compose import Base
-from stages.build.inputs import overlay_entries, packages_folder, seed_folder, subset
+from stages.build.inputs import Packages, overlay_entries, packages_folder, seed_folder, subset
 from stages.build.language import PACKAGES_FILE, SOURCE, Plan, Step, Take
 from stages.build.materials import Fetcher, Material, declared, materials_of
 from stages.build.pack import (
@@ -47,7 +47,7 @@ STEPS_RECIPE = "sekisho-steps/1"
 """How steps are run. Part of every kept output's key: another recipe may give other files."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,40}")
-_RESERVED = frozenset({"seed", "overlay", "line", "packages", "index", "pipes", SOURCE})
+_RESERVED = frozenset({"seed", "overlay", "line", "packages", "index", "pipes", "ahead", "run", SOURCE})
 _PACKAGES_LIMIT = 4 << 20
 _KINDS = ("dependencies", "application")
 
@@ -136,19 +136,28 @@ def check_plan(plan: Plan) -> None:
 
     steps: dict[str, Step] = {}
     for step in plan.steps:
-        if not _NAME.fullmatch(step.name) or step.name in _RESERVED or step.name in steps:
-            raise wrong(f"has no step that may be called {step.name!r}")
-        for name in step.uses:
-            if name not in steps or (step.keep and not steps[name].keep):
-                raise wrong(f"lets {step.name} use {name}, which is not an earlier step that is kept as well")
-        if step.keep and step.source == ():
-            raise wrong(f"keeps {step.name}, which sees all of the workload's files")
+        if fault := _fault(step, steps):
+            raise wrong(fault)
         steps[step.name] = step
     for take in plan.takes:
         if take.source not in (SOURCE, *steps) or take.kind not in _KINDS:
             raise wrong(f"takes from {take.source!r}, which is not there")
     if plan.listed_by and plan.listed_by not in steps:
         raise wrong(f"has its packages listed by {plan.listed_by!r}, which is not there")
+
+
+def _fault(step: Step, earlier: Mapping[str, Step]) -> str:
+    """Return what is wrong with a step, after "The plan …", or an empty string."""
+    if not _NAME.fullmatch(step.name) or step.name in _RESERVED or step.name in earlier:
+        return f"has no step that may be called {step.name!r}"
+    for name in step.uses:
+        if name not in earlier or (step.keep and not earlier[name].keep):
+            return f"lets {step.name} use {name}, which is not an earlier step that is kept as well"
+    if step.keep and step.source == ():
+        return f"keeps {step.name}, which sees all of the workload's files"
+    if step.ahead is not None and (step.keep or any(earlier[name].keep for name in step.uses)):
+        return f"has a container made ready for {step.name}, which is kept or uses what is"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,7 @@ class _Work:
         self._steps = {step.name: step for step in job.plan.steps}
         self._outputs: dict[str, _Output] = {}
         self._keys: dict[str, Digest] = {}
-        self._packages: Path | None = None
+        self._packages: Packages | None = None
         self._materials: tuple[Material, ...] | None = materials_of(job.plan.artifacts)
         self._seconds: dict[str, float] = {}
         self._logs: dict[str, str] = {}
@@ -295,6 +304,8 @@ class _Work:
             outputs=() if all_of_it else roots(takes, listed=step.name == self._plan.listed_by),
             what=what,
             seconds=step.seconds,
+            ahead=step.ahead,
+            lasting={"packages": hold} if step.packages and (hold := self._fetched().hold) else {},
         )
         archive = place / "output.tar"
         start = time.monotonic()
@@ -323,15 +334,14 @@ class _Work:
                 raise PermanentError(f"The output of {name} is not there as files.")
             inputs[name] = folder
         if step.packages:
-            inputs["packages"] = self._fetched()
+            inputs["packages"] = self._fetched().folder
         return inputs
 
-    def _fetched(self) -> Path:
+    def _fetched(self) -> Packages:
         if self._packages is None:
             start = time.monotonic()
-            self._packages, self._materials = packages_folder(
-                self._shop.fetcher, self._plan.artifacts, self._scratch, self._held
-            )
+            self._packages = packages_folder(self._shop.fetcher, self._plan.artifacts, self._scratch, self._held)
+            self._materials = self._packages.materials
             self._spent("fetch", start)
         return self._packages
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sandboxes import base, box, engine, registry_url  # noqa: F401  (fixtures)
 
 from sekisho.embedded import netns, pause
 from sekisho.embedded.kubeapi import KubeApi

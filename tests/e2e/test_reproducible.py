@@ -12,10 +12,13 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sekisho.errors import Refusal
 from stages.build.__main__ import Bench
+from stages.build.sandbox_rooms import Rooms
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("zones")]
 ROOT = Path(__file__).parents[2]
@@ -86,3 +89,30 @@ def test_the_same_files_give_the_same_image(language: str, tmp_path: Path, monke
     # What is cold ran its steps, what is warm took what was kept: else this test shows nothing.
     assert cold.made.logs.keys() == first.made.logs.keys()
     assert len(warm.made.logs) <= len(cold.made.logs)
+
+
+@pytest.mark.long
+def test_a_maven_that_was_made_ready_makes_the_same_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bool] = []
+    take = Rooms.take
+
+    def seen(*arguments: Any) -> Any:
+        room = take(*arguments)
+        taken.append(room is not None)
+        return room
+
+    monkeypatch.setattr(Rooms, "take", seen)
+    folder = Path(shutil.copytree(ROOT / "examples" / "chaya", tmp_path / "chaya"))
+    bench = Bench(cache=tmp_path / "cache", policies=ROOT / "policies")
+    new, _ = bench.build(folder)
+    at_once, _ = bench.build(folder)  # while it still warms up
+    time.sleep(10)
+    warm, _ = bench.build(folder)
+    assert new.image.digest == at_once.image.digest == warm.image.digest
+    assert taken == [False, False, True, True, True, True]
+    # Another commit in the same container finds nothing of this one, and what is wrong with it is said as ever.
+    source = next((folder / "src" / "main" / "java").rglob("Chaya.java"))
+    source.write_text(f"{source.read_text()}\noops\n")
+    with pytest.raises(Refusal, match=r"build \(Maven\) failed with status 1"):
+        bench.build(folder)
+    assert taken[6:] == [True]

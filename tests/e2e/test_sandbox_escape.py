@@ -9,7 +9,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -20,186 +19,28 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import pip
 import pytest
+from sandboxes import ATTACKS, LIMITS, Box, file_entry, left, libraries, push_image, shell_entries
 
-from sekisho import zones
 from sekisho.builds import BuildRules
-from sekisho.canonical import digest_of, digest_of_file, hex_of
+from sekisho.canonical import digest_of_file, hex_of
 from sekisho.errors import Refusal, TemporaryError
 from sekisho.evidence import find_statements
 from sekisho.images import open_layout
 from sekisho.keys import FileSigner, TrustRoot, trusted_key
 from sekisho.model import Image, StandardImage
-from sekisho.oci import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, make_manifest
 from sekisho.registry import Registry
 from sekisho.statements import PROVENANCE
 from stages import source
 from stages.build import Builder, BuildInput, BuildStage
 from stages.build.artifacts import Fetcher
-from stages.build.compose import LAYER_TYPE, Base, read_base
-from stages.build.engine import HOLDER_LABEL
 from stages.build.indexes import Indexes
-from stages.build.pack import Entry, entries_of_archive, write_layer
+from stages.build.pack import Entry, entries_of_archive
 from stages.build.sandbox import LABEL, Command, Sandbox, SandboxLimits
 
 pytestmark = pytest.mark.e2e
-
-TOOLS = (
-    "sh",
-    "tar",
-    "gzip",
-    "cp",
-    "mkdir",
-    "cat",
-    "id",
-    "ls",
-    "sleep",
-    "head",
-    "touch",
-    "ln",
-    "env",
-    "mount",
-    "grep",
-    "dd",
-    "test",
-)
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Path]:
-    """A Docker engine of the test's own."""
-    if os.geteuid() != 0 or shutil.which("dockerd") is None:
-        pytest.skip("needs root and dockerd")
-    home = Path(f"/tmp/sekisho-test-docker-{os.getpid()}")
-    home.mkdir()
-    path = home / "docker.sock"
-    command = ["dockerd", "--data-root", str(home / "root"), "--exec-root", str(home / "exec"), "--pidfile",
-               str(home / "pid"), "-H", f"unix://{path}", "--bridge=none", "--iptables=false",
-               "--ip6tables=false"]  # fmt: skip
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            if path.exists():
-                break
-            if process.poll() is not None:
-                pytest.fail((home / "log").read_text()[-2000:])
-            time.sleep(0.1)
-        yield path
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        for line in Path("/proc/self/mounts").read_text().splitlines():
-            place = line.split()[1]
-            if place.startswith(str(home)):
-                subprocess.run(["umount", "-l", place], check=False)
-        shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def registry_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A registry of the test's own."""
-    binary = zones.home() / "bin" / "registry"
-    if not binary.exists():
-        pytest.skip("no registry binary: run scripts/setup")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    home = tmp_path_factory.mktemp("registry")
-    config = {"version": "0.1", "log": {"level": "error"}, "http": {"addr": f"127.0.0.1:{port}"},
-              "storage": {"filesystem": {"rootdirectory": str(home / "data")}}}  # fmt: skip
-    (home / "config.yml").write_text(json.dumps(config))
-    environment = {"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"}
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen([binary, "serve", home / "config.yml"], env=environment, stdout=log, stderr=log)
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(timeout=10)
-
-
-@pytest.fixture(scope="session")
-def base(registry_url: str, tmp_path_factory: pytest.TempPathFactory) -> Base:
-    """A small image of this machine's own shell and tools, in the zone's registry."""
-    registry = Registry(registry_url)
-    image = push_image(registry, "shell", shell_entries(), tmp_path_factory.mktemp("base"))
-    raw = registry.get_manifest(image.repository, image.digest)
-    assert raw
-    manifest = Manifest.parse(raw.data)
-    return read_base("shell", image.digest, manifest, registry.get_blob(image.repository, manifest.config.digest))
-
-
-def push_image(registry: Registry, name: str, entries: dict[str, Entry], folder: Path) -> StandardImage:
-    repository = f"standard/{name}"
-    layer = write_layer(entries.values(), folder / "layer", time=0)
-    registry.push_blob(repository, layer.path, layer.digest)
-    rootfs = {"type": "layers", "diff_ids": [layer.diff_id]}
-    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
-    registry.put_blob(repository, config)
-    described = Descriptor(LAYER_TYPE, layer.digest, layer.size)
-    manifest = make_manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)), (described,))
-    digest = registry.put_manifest(repository, manifest, OCI_MANIFEST)
-    return StandardImage(name=name, digest=digest, repository=repository)
-
-
-def file_entry(path: Path, name: str) -> Entry:
-    real = path.resolve()
-    return Entry(name, "file", os.access(real, os.X_OK), real.stat().st_size, source=real)
-
-
-def libraries(path: Path) -> list[str]:
-    listing = subprocess.run(["ldd", str(path.resolve())], capture_output=True, text=True, check=False).stdout
-    return [word for word in listing.split() if word.startswith("/") and not word.endswith(":")]
-
-
-def shell_entries() -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
-    for tool in TOOLS:
-        path = Path(shutil.which(tool) or pytest.fail(f"no {tool}"))
-        entries[f"bin/{tool}"] = file_entry(path, f"bin/{tool}")
-        for word in libraries(path):
-            entries[word.lstrip("/")] = file_entry(Path(word), word.lstrip("/"))
-    return entries
-
-
-LIMITS = SandboxLimits(seconds=20, memory="256Mi", processes=32, output="8Mi", scratch="4Mi", files=200, log="1Mi")
-
-
-class Box:
-    def __init__(self, engine: Path, base: Base, registry_url: str, folder: Path) -> None:
-        self.base, self.folder = base, folder
-        self.engine, self.url = engine, registry_url
-        self.seed = folder / "seed"
-        self.seed.mkdir()
-        self.seed.chmod(0o755)
-        (self.seed / "given.txt").write_text("given")
-        (self.seed / "forty").write_text("x " * 40)
-
-    def run(self, script: str, limits: SandboxLimits = LIMITS) -> tuple[str, Path]:
-        sandbox = Sandbox(self.engine, Registry(self.url), self.folder, limits)
-        output = self.folder / "output.tar"
-        command = Command(("sh", "-c", script), directory="work", inputs={"seed": self.seed})
-        try:
-            return sandbox.run(self.base, "standard/shell", command, output), output
-        finally:
-            sandbox.settle()
-
-
-@pytest.fixture
-def box(engine: Path, base: Base, registry_url: str, tmp_path: Path) -> Box:
-    return Box(engine, base, registry_url, tmp_path)
-
-
-def left(engine: Path, *, state: str = "--all") -> str:
-    command = ["docker", "-H", f"unix://{engine}", "ps", "-q", state, "--filter", f"label={LABEL}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_what_the_step_makes_comes_out_and_nothing_stays(box: Box) -> None:
@@ -212,36 +53,7 @@ def test_what_the_step_makes_comes_out_and_nothing_stays(box: Box) -> None:
     assert left(box.engine) == ""
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        pytest.param("echo x > /in/seed/given.txt", id="writes-its-input"),
-        pytest.param("echo x > /bin/sh2", id="writes-the-image"),
-        pytest.param("ls /var/run/docker.sock /run/docker.sock", id="finds-the-engine"),
-        pytest.param("ls /sys/class/net | grep -v -x lo", id="has-a-network"),
-        pytest.param("cat /proc/net/route | grep 00000000", id="has-a-route"),
-        pytest.param("grep -E 'Cap(Prm|Eff|Bnd|Amb):.*[1-9a-f]' /proc/self/status", id="has-a-capability"),
-        pytest.param("grep -E 'NoNewPrivs:.*0' /proc/self/status", id="may-gain-privileges"),
-        pytest.param("grep -E 'Seccomp:.*0' /proc/self/status", id="has-no-seccomp-filter"),
-        pytest.param("test $(id -u) = 0", id="is-root"),
-        pytest.param("mount -t tmpfs x /tmp", id="mounts"),
-        pytest.param("env | grep -i -E 'key|token|proxy|secret|passw'", id="sees-a-secret"),
-        pytest.param("grep 0000 /proc/net/unix", id="sees-a-socket-of-the-signer"),
-        pytest.param("grep -a -h -E 'dockerd|sekisho|pytest' /proc/[0-9]*/cmdline | grep -a -v grep",
-                     id="sees-the-lines-process"),
-        pytest.param("mount -o remount,rw /in/seed", id="makes-its-input-writable"),
-        pytest.param("ln /in/seed/given.txt /out/given && echo x > /out/given", id="writes-its-input-by-a-hard-link"),
-        pytest.param("ls /dev/sd* /dev/vd* /dev/nvme* /dev/mem /dev/kmsg", id="sees-a-device"),
-        pytest.param("dd if=/dev/zero of=/tmp/x bs=1024 count=5000", id="fills-the-scratch"),
-        pytest.param("dd if=/dev/zero of=/out/x bs=1024 count=9000", id="fills-the-output"),
-        pytest.param("for i in $(cat /in/seed/forty); do sleep 9 & done", id="makes-processes"),
-        pytest.param("f() { f | f & }; f; sleep 5; exit 1", id="forks-without-end"),
-        pytest.param("i=0; while touch f$i; do i=$((i + 1)); done; exit 1", id="makes-files-without-end"),
-        pytest.param("cat /in/pipes/output", id="reads-what-it-gave"),
-        pytest.param("touch /in/pipes/x", id="writes-beside-the-pipes"),
-        pytest.param("rm /in/pipes/log", id="removes-a-pipe"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_fails(box: Box, attack: str) -> None:
     """Each command succeeds exactly if the attack does; what it leaves in the output is looked at as well."""
     with pytest.raises(Refusal, match="failed with status"):
@@ -351,85 +163,6 @@ def test_leftovers_of_a_killed_builder_are_swept(box: Box) -> None:
 
 
 # -- a network namespace that was made ready ---------------------------------------------------------------------------
-
-
-def holders(engine: Path) -> list[str]:
-    command = ["docker", "-H", f"unix://{engine}", "ps", "-q", "--no-trunc", "--filter", f"label={HOLDER_LABEL}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-
-
-@pytest.fixture
-def ahead(box: Box):
-    """A sandbox that keeps a network namespace ready, and what runs a script in it once one is."""
-    sandbox = Sandbox(box.engine, Registry(box.url), box.folder, LIMITS, ahead=True)
-
-    def run(script: str) -> str:
-        command = Command(("sh", "-c", script), directory="work", inputs={"seed": box.seed})
-        return sandbox.run(box.base, "standard/shell", command, box.folder / "output.tar")
-
-    def ready() -> tuple[str, str]:
-        """Wait for a holder, and return its namespace and its name."""
-        sandbox.settle()
-        for _ in range(200):
-            found = holders(box.engine)
-            if found:
-                time.sleep(0.5)  # the engine knows it a little before the sandbox does
-                return namespace_of(box.engine, found[0]), found[0]
-            time.sleep(0.1)
-        raise AssertionError("No network namespace was made ready.")
-
-    yield SimpleNamespace(run=run, ready=ready, sandbox=sandbox)
-    sandbox.close()
-    assert holders(box.engine) == []
-    assert left(box.engine) == ""
-
-
-def namespace_of(engine: Path, container: str) -> str:
-    command = ["docker", "-H", f"unix://{engine}", "inspect", "--format", "{{.State.Pid}}", container]
-    process = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return str(Path(f"/proc/{process}/ns/net").readlink())
-
-
-LOOK = """set -- /proc/[0-9]*; ls -l /proc/self/ns/net; ls /sys/class/net
-cat /proc/sys/kernel/hostname /etc/hosts /etc/resolv.conf; echo $#"""
-
-
-def test_a_namespace_that_was_made_ready_is_as_empty_as_one_of_ones_own(ahead) -> None:
-    def look() -> list[str]:
-        first, *rest = ahead.run(LOOK).splitlines()
-        return [first.rpartition(" ")[2], *rest]
-
-    _, *plain = look()
-    first, holder = ahead.ready()
-    joined, *seen = look()
-    assert joined == first
-    second, other = ahead.ready()
-    assert look() == [second, *seen]
-    # Interfaces, name, files and processes are those of a sandbox without.
-    assert seen[:2] == ["lo", "sandbox"]
-    assert seen == plain
-    assert holder != other  # handed out once
-
-
-@pytest.mark.parametrize("end", [["kill"], ["rm", "--force"]], ids=["killed", "removed"])
-def test_a_holder_that_has_gone_is_not_waited_for(ahead, box: Box, end: list[str]) -> None:
-    ahead.run("true")
-    ahead.ready()
-    subprocess.run(
-        ["docker", "-H", f"unix://{box.engine}", *end, *holders(box.engine)], check=True, capture_output=True
-    )
-    assert "lo" in ahead.run("ls /sys/class/net").split()
-    ahead.sandbox.settle()
-    command = ["docker", "-H", f"unix://{box.engine}", "ps", "-aq", "--filter", f"label={HOLDER_LABEL}"]
-    stopped = [*command, "--filter", "status=exited"]
-    assert subprocess.run(stopped, capture_output=True, text=True, check=True).stdout == ""
-
-
-def test_a_killed_builders_holder_is_swept(ahead, box: Box) -> None:
-    ahead.run("true")
-    ahead.ready()
-    assert Sandbox(box.engine, Registry(box.url), box.folder).sweep() == 1
-    assert holders(box.engine) == []
 
 
 def test_a_step_whose_container_is_killed_from_outside_is_tried_again(box: Box) -> None:

@@ -12,7 +12,7 @@ from build_cases import FolderFetcher, Shop, names_of, plan_of
 
 from sekisho.errors import PermanentError, Refusal
 from sekisho.model import StandardImage
-from stages.build.language import PACKAGES_FILE, SOURCE, Artifact, Plan, Step, Take, Wheels
+from stages.build.language import PACKAGES_FILE, SOURCE, Ahead, Artifact, Plan, Step, Take, Wheels
 from stages.build.locks import Locked
 from stages.build.pack import FIXED_TIME
 from stages.build.sandbox import Command
@@ -226,6 +226,21 @@ def test_artifacts_are_named_in_full_without_being_fetched_again(tmp_path: Path,
     assert len(fetcher.asked) == 1
 
 
+def test_a_step_that_may_be_made_ready_says_which_packages_its_container_can_have_before(
+    tmp_path: Path, tree: Path
+) -> None:
+    shop = Shop(tmp_path, {"build": lambda _: {"work/dist/x": b""}}, fetcher=FolderFetcher(tree))
+    artifact = Artifact("npm", "left/-/left-1.0.tgz", ("sha512:" + "ab" * 64,), "left.tgz")
+    build = replace(BUILD, uses=(), packages=True, ahead=Ahead(("warm",)))
+    shop.make(tree, plan_of(APPLICATION, steps=(build,), artifacts=(artifact,)))
+    shop.make(tree, plan_of(APPLICATION, steps=(replace(build, packages=False),)))
+    one, other = shop.sandbox.ran
+    assert one.ahead == other.ahead == Ahead(("warm",))
+    with one.lasting["packages"]() as folder:
+        assert folder == one.inputs["packages"] == tree
+    assert other.lasting == {}
+
+
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
@@ -235,6 +250,8 @@ def test_artifacts_are_named_in_full_without_being_fetched_again(tmp_path: Path,
         (plan_of(steps=(Step("a", ("x",), uses=("b",)), Step("b", ("x",)))), "not an earlier step"),
         (plan_of(steps=(Step("a", ("x",)), Step("b", ("x",), uses=("a",), keep=True))), "kept as well"),
         (plan_of(steps=(Step("a", ("x",), source=(), keep=True),)), "sees all"),
+        (plan_of(steps=(Step("a", ("x",), keep=True, ahead=Ahead()),)), "made ready for a"),
+        (plan_of(steps=(INSTALL, Step("a", ("x",), uses=("dependencies",), ahead=Ahead()))), "made ready for a"),
         (plan_of(Take("application", "gone")), "takes from 'gone'"),
         (plan_of(listed_by="gone"), "listed by 'gone'"),
     ],

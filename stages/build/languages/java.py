@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sekisho.errors import Refusal
 from stages.build.compose import Runtime
-from stages.build.language import Plan, Step, Take, Unlocked
+from stages.build.language import Ahead, Plan, Step, Take, Unlocked
 from stages.build.languages.java_pom import POM, Pom, java_level, read_poms
 from stages.build.locks_maven import LOCK_FILE, MIRROR, MavenFile, parse_maven_lock
 from stages.build.project import Project
@@ -18,8 +18,13 @@ MODULE = "sekisho.module"
 """Property in pom.xml that names the module to run, where several can."""
 
 _GRADLE = ("build.gradle", "build.gradle.kts")
+_JVM = ".mvn/jvm.config"
+"""A workload's own options of the virtual machine."""
+_COLLECTOR = "-XX:+UseSerialGC"
+_OPTIONS = f"-XX:TieredStopAtLevel=1 {_COLLECTOR} -Duser.home=/tmp"
+"""The compiler that starts fast, and one collector: a build is short. A workload's own options may name another."""
 _SECONDS = 1_800
-_BUILD, _ASSEMBLE = "java_sandbox.py", "java_assemble.py"
+_BUILD, _ASSEMBLE, _READY = "java_sandbox.py", "java_assemble.py", "java_ready.java"
 _SKIPPED = (
     "maven.javadoc.skip", "maven.source.skip", "gpg.skip", "checkstyle.skip", "jacoco.skip", "pmd.skip", "cpd.skip",
     "spotbugs.skip", "spotless.check.skip", "spring-javaformat.skip", "enforcer.skip", "license.skip", "rat.skip",
@@ -109,14 +114,23 @@ class Java:
             artifacts=tuple(file.artifact() for file in files),
             steps=(
                 Step("build", _command(_BUILD, "build"), directory="work", source=(), packages=True,
-                     files=line | _program(_BUILD), what="build (Maven)", seconds=_SECONDS),
+                     files=line | _program(_BUILD), what="build (Maven)", seconds=_SECONDS, ahead=_ahead(project)),
                 Step("assemble", _command(_ASSEMBLE), uses=("build",),
                      files={"settings.json": line["settings.json"]} | _program(_ASSEMBLE),
-                     what="choice of the jar"),
+                     what="choice of the jar", ahead=Ahead()),
             ),
             listed_by="assemble",
             notes=notes,
         )  # fmt: skip
+
+
+def _ahead(project: Project) -> Ahead | None:
+    """Maven itself, which needs longer to get going than to compile. Options of the workload are not known before."""
+    if project.has(_JVM):
+        return None
+    settings = json.dumps({"options": _OPTIONS}).encode()
+    command = ("python3", "-I", f"/in/ahead/{_BUILD}", "ready")
+    return Ahead(command, {"settings.json": settings} | _program(_BUILD) | _program(_READY))
 
 
 def _command(*words: str) -> tuple[str, ...]:
@@ -141,13 +155,11 @@ def _files(project: Project, poms: tuple[Pom, ...], files: tuple[MavenFile, ...]
     skipped = [f"-D{name}=true" for name in _SKIPPED]
     tests = "skipTests" if any(pom.test_jars for pom in poms) else "maven.test.skip"
     chosen = ["--projects", module, "--also-make"] if module else []
-    # The compiler that starts fast, and one collector: a build is short. A workload's own jvm.config may name another.
-    collector = "" if project.has(".mvn/jvm.config") else " -XX:+UseSerialGC"
     value = {
         "app": project.name,
         "module": module,
         "arguments": [f"-D{tests}=true", *skipped, *chosen],
-        "options": f"-XX:TieredStopAtLevel=1{collector} -Duser.home=/tmp",
+        "options": _OPTIONS.replace(_COLLECTOR, "") if project.has(_JVM) else _OPTIONS,
         "libraries": {file.sha256: file.purl for file in files if file.purl},
     }
     return {

@@ -1,6 +1,7 @@
 """What runs in the sandbox to build a Java workload. Sent there as a file; the standard library only.
 
 `resolve` and `build` run the workload's own Maven build, the one with a way to the package index, the other with none.
+`ready` starts Maven before there is a build: it is the same program under the same conditions, and answers `build`.
 `java_assemble` takes what `build` put aside apart, in a container of its own.
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,11 @@ IN = Path("/in")
 OUT = Path("/out")
 SCRATCH = Path("/tmp")  # noqa: S108  (the sandbox's own)
 MADE = "made"
+MAVEN = Path("/usr/share/maven")
+READY = SCRATCH / "ready"
+"""Folder of a Maven that waits."""
+_LAUNCHER = "org.codehaus.plexus.classworlds.launcher.Launcher"
+_SEEN = ("HOME", "HOSTNAME", "JAVA_HOME", "LANG", "LC_ALL", "PATH")
 _NEVER = (".git", "node_modules", "src")
 _BESIDE = ("-sources.jar", "-javadoc.jar", "-tests.jar", "-test-sources.jar", "-plain.jar")
 _OFFLINE = ("in offline mode", "Could not find artifact", "Non-resolvable", "was not found in")
@@ -47,7 +55,7 @@ Remove it, let the line resolve once more, and commit what the line kept as evid
 def main(step: str, line: Path) -> None:
     """Run one step with the files that the line wrote for it."""
     settings = json.loads((line / "settings.json").read_text(encoding="utf-8"))
-    {"resolve": resolve, "build": build}[step](settings, line)
+    {"ready": ready, "resolve": resolve, "build": build}[step](settings, line)
 
 
 def resolve(settings: Mapping[str, Any], line: Path) -> None:
@@ -105,29 +113,90 @@ def reasons(said: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(line for line in errors if line.removeprefix("[ERROR]").strip()))[:_SHOWN]
 
 
+def ready(settings: Mapping[str, Any], line: Path) -> None:
+    """Become a Maven that waits for its arguments; see java_ready.java."""
+    READY.mkdir()
+    command = _java(settings["options"].split(), str(line / "java_ready.java"), str(READY))
+    os.execvpe(command[0], command, _environment())  # noqa: S606  (what becomes Maven has no shell)
+
+
 def _maven(settings: Mapping[str, Any], line: Path, repository: Path, *, offline: bool) -> None:
     when = min(max(int(os.environ["SOURCE_DATE_EPOCH"]), _FIRST), _LAST)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
     where = str(line / "settings.xml")
-    command = [
-        "mvn", "--batch-mode", "--no-transfer-progress", "-Dstyle.color=never", *(["--offline"] if offline else []),
+    arguments = [
+        "--batch-mode", "--no-transfer-progress", "-Dstyle.color=never", *(["--offline"] if offline else []),
         "--settings", where, "--global-settings", where, f"-Dmaven.repo.local={repository}",
         f"-Dproject.build.outputTimestamp={stamp}", *settings["arguments"], "package",
     ]  # fmt: skip
-    environment = {**os.environ, "MAVEN_OPTS": settings["options"], "MAVEN_SKIP_RC": "1"}
     said = deque[str](maxlen=200)
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
-        for text in process.stdout or ():
-            sys.stderr.write(text)
-            said.append(text)
-    if process.returncode:
+
+    def tell(text: str) -> None:
+        sys.stderr.write(text)
+        said.append(text)
+
+    caller = _called()
+    status = _started(settings, arguments, tell) if caller is None else _asked(caller, arguments, tell)
+    if status:
         # Maven ends with advice; what went wrong stands before it, and people see the last lines first.
         sys.stderr.writelines(reasons(said))
         if offline and any(sign in text for text in said for sign in _OFFLINE):
             sys.stderr.write(f"{_STALE}\n")
-        raise SystemExit(process.returncode)
+        raise SystemExit(status)
+
+
+def _started(settings: Mapping[str, Any], arguments: Iterable[str], tell: Callable[[str], None]) -> int:
+    """Start Maven, and return its exit code."""
+    own = Path(".mvn/jvm.config")
+    words = own.read_text(encoding="utf-8", errors="replace").split() if own.is_file() else []
+    command = _java([*words, *settings["options"].split()], _LAUNCHER, *arguments)
+    with subprocess.Popen(
+        command, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        for text in process.stdout or ():
+            tell(text)
+    return process.returncode
+
+
+def _called() -> socket.socket | None:
+    """Connect to the Maven that waits, if one does."""
+    caller = socket.socket(socket.AF_UNIX)
+    try:
+        caller.connect(str(READY / "maven.sock"))
+    except OSError:
+        caller.close()
+        return None
+    return caller
+
+
+def _asked(caller: socket.socket, arguments: Iterable[str], tell: Callable[[str], None]) -> int:
+    """Have the Maven that waits run, and return its exit code."""
+    status = None
+    with caller, caller.makefile("r", encoding="utf-8", errors="replace", newline="\n") as lines, suppress(OSError):
+        caller.sendall(b"".join(f"{word}\0".encode() for word in arguments) + b"\0")
+        for text in lines:
+            if text.startswith("\0"):
+                status = int(text[1:])
+            else:
+                tell(text)
+    if status is None:
+        tell("[ERROR] Maven has ended before the build was done.\n")
+        return 1
+    return status
+
+
+def _java(options: Iterable[str], *rest: str) -> list[str]:
+    """Return the command that Maven's own script would run."""
+    boot = min(MAVEN.glob("boot/plexus-classworlds*.jar"))
+    return [
+        "java", *options, "-classpath", str(boot), f"-Dclassworlds.conf={MAVEN}/bin/m2.conf", f"-Dmaven.home={MAVEN}",
+        f"-Dlibrary.jansi.path={MAVEN}/lib/jansi-native", f"-Dmaven.multiModuleProjectDirectory={Path.cwd()}", *rest,
+    ]  # fmt: skip
+
+
+def _environment() -> dict[str, str]:
+    """Return what Maven sees. A build may ask for variables, so there are none that one run has and another has not."""
+    return {name: os.environ[name] for name in _SEEN if name in os.environ}
 
 
 if __name__ == "__main__":
