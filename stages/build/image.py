@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -71,6 +72,7 @@ class Builder:
         self.rules = rules
         self.work = cache / "work"
         self.work.mkdir(parents=True, exist_ok=True)
+        self._left = tuple(self.work.iterdir())
         self.sandbox = Sandbox(docker_socket, registry, self.work, rules.sandbox, ahead=True)
         self._resolver = resolver
         self._cleared = cleared
@@ -78,6 +80,15 @@ class Builder:
         self._bases: dict[str, Base] = {}
         store = Store(cache / "kept", rules.cache.size)
         self.shop = Workshop(self.sandbox, rules.sandbox, store, fetcher, self.base)
+
+    def sweep(self) -> None:
+        """Remove what an earlier, killed process left: its containers, and its files in passing.
+
+        Called by the one process that has this cache to itself. What it has begun itself since it started stays.
+        """
+        for path in self._left:
+            shutil.rmtree(path, ignore_errors=True)
+        self.sandbox.sweep()
 
     def draft(self, project: Project) -> Draft:
         """Return what a folder's language says is to be done.

@@ -85,8 +85,8 @@ class BuildStage:
         self._drafts: dict[tuple[object, ...], Draft] = {}
 
     def sweep(self) -> None:
-        """Remove containers that an earlier, killed process left in the engine."""
-        self._builder.sandbox.sweep()
+        """Remove what an earlier, killed process left in the engine and in the cache."""
+        self._builder.sweep()
 
     def rest(self) -> None:
         """Say that the last run has ended and nobody waits: the engine does what it left for later."""

@@ -262,6 +262,17 @@ def test_without_an_engine_or_a_build_image_it_says_so(make: Make, registry: Reg
         stage.perform(subject)
 
 
+def test_files_of_a_killed_builder_go_and_those_of_the_next_stay(registry: Registry, tmp_path: Path) -> None:
+    work = tmp_path / "cache" / "work"
+    (work / "build-killed" / "tree").mkdir(parents=True)
+    (work / "build-killed" / "tree" / "file").write_text("x")
+    other = builder(registry, tmp_path, Standards(standard_image(registry, tmp_path)))
+    (work / "build-begun").mkdir()
+    with pytest.raises(TemporaryError, match="Docker engine"):  # its containers are not to be had, its files are
+        other.sweep()
+    assert [path.name for path in work.iterdir()] == ["build-begun"]
+
+
 def test_a_standard_image_that_is_not_there(make: Make) -> None:
     stage, subject = make(PYTHON, "thing-nobase")
     gone = StandardImage(name="gone", digest="sha256:" + "0" * 64, repository="standard/gone")
