@@ -53,7 +53,9 @@ def workload(folder: Path, app: str, change: Callable[[Path], None] | None = Non
         source, target, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache", "node_modules", "target")
     )
     score = target / "score.yaml"
-    score.write_text(re.sub(r"(?m)^  name: .*$", f"  name: {app}", score.read_text(), count=1))
+    text = re.sub(r"(?m)^  name: .*$", f"  name: {app}", score.read_text(), count=1)
+    # What a test deployed stays: the small nodes have to hold the apps of many runs.
+    score.write_text(re.sub(r"requests: \{cpu: \d+m", "requests: {cpu: 5m", text))
     (target / "REVISION").write_text(f"{time.time_ns()}\n")
     if change is not None:
         change(target)

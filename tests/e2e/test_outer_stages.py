@@ -72,6 +72,7 @@ containers:
     readinessProbe:
       httpGet: {{path: /healthz, port: 8080}}
     resources:
+      requests: {{memory: 32Mi, cpu: 10m}}
       limits: {{memory: 96Mi, cpu: 500m}}
 service:
   ports:
