@@ -11,6 +11,7 @@ is left out as if it were not there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -207,6 +208,7 @@ def find_statements(
     zone: str = "",
     at: int | None = None,
     allow_failed: bool = False,
+    referrers: Sequence[Descriptor] | None = None,
 ) -> tuple[FoundStatement, ...]:
     """Return the statements about a manifest that verify.
 
@@ -223,6 +225,8 @@ def find_statements(
         zone: the zone whose key must have signed; with role `zone` only.
         at: the time that the key must be valid at; now when None.
         allow_failed: take a summary whose result is FAILED as well.
+        referrers: what `Registry.referrers` gave for the subject, where more than one type is looked for; it is asked
+            when None.
 
     Raises:
         TemporaryError: the registry cannot be asked now; that is never the same as "there is none".
@@ -247,7 +251,8 @@ def find_statements(
         return FoundStatement(descriptor.digest, bundle, statement)
 
     # Chosen by what they claim to be before they are counted: others' referrers do not push these out of sight.
-    claimed = [item for item in registry.referrers(repository, subject) if _may_be(item, predicate_type)]
+    listed = registry.referrers(repository, subject) if referrers is None else referrers
+    claimed = [item for item in listed if _may_be(item, predicate_type)]
     looked = together(*(partial(look, item) for item in claimed[-_REFERRERS_LIMIT:]))
     found = tuple(item for item in looked if isinstance(item, FoundStatement))
     faults = [item for item in looked if isinstance(item, PermanentError) and not isinstance(item, Refusal)]

@@ -8,7 +8,7 @@ sealed is verified by the outer zones' own rules before it is recorded: this sta
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -24,6 +24,7 @@ from sekisho.evidence import (
 )
 from sekisho.keys import Signer, Trust
 from sekisho.model import EvidenceRef, Image, Judgement, Offer, Release, Result, Revision, Scan, SealedRelease
+from sekisho.oci import Descriptor
 from sekisho.records import get_record, put_record
 from sekisho.registry import Registry
 from sekisho.releases import put_release, summary_statement, verify_release
@@ -170,7 +171,9 @@ class SealStage:
         # Two commits can make the same image: each has a provenance of its own. Of scans that one counts which was
         # judged, whatever was found since, and of SBOMs the one that this scan made.
         commit, judged, made = parts.revision.commit, parts.scan.identity(), parts.scan.sbom
-        find = partial(self._found, parts.image, now)
+        # A registry without the referrers API goes through all tags of the repository for each list: once is enough.
+        listed = self._registry.referrers(parts.image.repository, Digest(parts.image.digest))
+        find = partial(self._found, parts.image, listed, now)
         provenance, scan, sbom = together(
             partial(find, PROVENANCE, lambda item: commit in source_commits(item)),
             partial(find, SCAN, lambda item: scan_report(item).identity() == judged),
@@ -182,7 +185,14 @@ class SealStage:
             _reference(parts.image, "scanner", sbom),
         )
 
-    def _found(self, image: Image, now: int, predicate_type: str, fits: Callable[[Statement], bool]) -> FoundStatement:
+    def _found(
+        self,
+        image: Image,
+        listed: Sequence[Descriptor],
+        now: int,
+        predicate_type: str,
+        fits: Callable[[Statement], bool],
+    ) -> FoundStatement:
         role = ROLES[predicate_type]
         found = find_statements(
             self._registry,
@@ -192,6 +202,7 @@ class SealStage:
             role=role,
             predicate_type=predicate_type,
             at=now,
+            referrers=listed,
         )
         fitting = [item for item in found if fits(item.statement)]
         if not fitting:
