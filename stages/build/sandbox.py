@@ -4,6 +4,7 @@ Each run is a fresh container from a standard image, addressed by the image's id
 capabilities, no new privileges, an ordinary user, limits on processes, memory, processor, files and time. What it may
 read is bind-mounted read-only. What it makes is in a tmpfs of limited size, comes out as a tar archive through a pipe,
 and is hostile until `pack` has read it. Nothing of a run survives it, and its log is kept by nobody but the caller.
+Some containers are started before their step is known (`sandbox_rooms`): they differ in nothing else.
 
 A pipe and not the engine's own stream: it is several times faster, and a step that prints without end meets a full
 pipe, then its end, while the engine and the line hold no more than a few kilobytes of it.
@@ -140,7 +141,11 @@ class Sandbox:
         """Start a container whose command comes later."""
         with self._engine.client() as client:
             container = self._create(client, image, entry, inputs)
-            client.start(container)
+            try:
+                client.start(container)
+            except BaseException:
+                self._engine.remove_now(container)
+                raise
         return container
 
     def _create(

@@ -77,9 +77,9 @@ def maven(tmp_path: Path, *arguments: str) -> int:
 
 
 def test_what_it_prints_is_passed_on_and_its_exit_code_counts(ready: Path, tmp_path: Path, capsys) -> None:
-    asked = answering(ready, "[INFO] één\n[ERROR] no\n\0".encode() + b"7\n")
+    asked = answering(ready, "[INFO] één\n\0odd\n[ERROR] no\n\0".encode() + b"7\n")
     assert maven(tmp_path, "-Dname=é x") == 7
-    assert capsys.readouterr().err == "[INFO] één\n[ERROR] no\n[ERROR] no\n"
+    assert capsys.readouterr().err == "[INFO] één\n\0odd\n[ERROR] no\n[ERROR] no\n"
     assert asked[0][0] == "--batch-mode"
     assert asked[0][-2:] == ["-Dname=é x", "package"]
     assert f"-Dmaven.repo.local={tmp_path}/repository" in asked[0]

@@ -175,7 +175,7 @@ def _asked(caller: socket.socket, arguments: Iterable[str], tell: Callable[[str]
     with caller, caller.makefile("r", encoding="utf-8", errors="replace", newline="\n") as lines, suppress(OSError):
         caller.sendall(b"".join(f"{word}\0".encode() for word in arguments) + b"\0")
         for text in lines:
-            if text.startswith("\0"):
+            if text.startswith("\0") and text[1:].strip().isdigit():
                 status = int(text[1:])
             else:
                 tell(text)
