@@ -192,7 +192,14 @@ def shared_rooms(engine, base, registry_url, tmp_path_factory):
     made.sandbox.close()
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    "attack",
+    # All of them in the long suite; the container is made by the same lines as any other.
+    [
+        pytest.param(*each.values, id=each.id, marks=[pytest.mark.long] * (number % 3 > 0))
+        for number, each in enumerate(ATTACKS)
+    ],
+)
 def test_an_attack_fails_there_too(shared_rooms: Rooms, attack: str) -> None:
     assert len(shared_rooms.waiting()) == 1
     with pytest.raises(Refusal, match="failed with status"):

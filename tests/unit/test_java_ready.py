@@ -156,7 +156,7 @@ def settled(said: str) -> list[str]:
 @real
 @pytest.mark.parametrize(
     ("rest", "code", "says"),
-    [("", 0, "BUILD SUCCESS"), (GONE, 1, "maven.lock.json does not name")],
+    [("", 0, "BUILD SUCCESS"), pytest.param(GONE, 1, "maven.lock.json does not name", marks=pytest.mark.long)],
 )
 def test_it_says_and_ends_as_a_new_one_would(
     waiting, ready: Path, tmp_path: Path, monkeypatch, capsys, rest: str, code: int, says: str
@@ -177,6 +177,7 @@ def test_it_says_and_ends_as_a_new_one_would(
 
 
 @real
+@pytest.mark.long
 def test_one_that_is_asked_while_it_warms_up_answers(waiting, ready: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path / "work")
     Path("pom.xml").write_text(POM.format(name="a", rest=""))
