@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from stages.build.language import Artifact, Wheels
+from stages.build.linking import link_file
 from stages.build.materials import Fetcher, Material, materials_of, materials_of_wheels
 from stages.build.pack import Entry, entries_of_tree, merged
 from stages.build.project import Project
@@ -99,16 +99,8 @@ def packages_folder(
     folder.chmod(0o755)  # whatever the umask: the sandbox's user reads it
     lines = []
     for wheel in wheels:
-        _link(wheel.path, folder / wheel.name)
+        link_file(wheel.path, folder / wheel.name)
         lines.append(f"{replace(wheel.locked, hashes=(wheel.sha256,)).requirement()}\n")
     (folder / "requirements.txt").write_text("".join(lines), encoding="utf-8")
     (folder / "requirements.txt").chmod(0o644)
     return Packages(folder, materials_of_wheels(wheels))
-
-
-def _link(source: Path, target: Path) -> None:
-    with suppress(OSError):
-        target.hardlink_to(source)
-        return
-    shutil.copyfile(source, target)
-    target.chmod(0o644)

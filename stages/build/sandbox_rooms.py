@@ -28,6 +28,7 @@ from sekisho.canonical import Digest, digest_of, digest_of_json
 from sekisho.errors import PermanentError, TemporaryError
 from stages.build.engine import Engine
 from stages.build.language import Ahead
+from stages.build.linking import link_tree
 from stages.build.pack import Entry, merged
 from stages.build.sandbox_command import AHEAD, BEGIN, PIPES, RUN, SCRIPT, Command, begun_script, waiting_script
 from stages.build.sandbox_pipes import LOG, OUTPUT, Pipe
@@ -103,7 +104,7 @@ class Rooms:
         """
         if command.ahead is None:
             return None
-        held.callback(self._engine.later, partial(self._prepare, image, command))
+        held.callback(self._engine.later, partial(self._prepare, image, command, command.ahead))
         with self._lock:
             room = self._ready.pop(_key(image, command, command.ahead), None)
         if room is None:
@@ -132,9 +133,8 @@ class Rooms:
             self._drop(room)
         atexit.unregister(self.close)
 
-    def _prepare(self, image: str, last: Command) -> None:
+    def _prepare(self, image: str, last: Command, ahead: Ahead) -> None:
         """Make one ready for a command such as the last one, if none is. One call at a time."""
-        ahead = last.ahead or Ahead()
         key = _key(image, last, ahead)
         with self._lock:
             if key in self._ready or self._closed:
@@ -213,21 +213,6 @@ def furnish(folder: Path, command: Command) -> None:
     place = folder / RUN / SCRIPT
     place.write_text(begun_script(command), encoding="utf-8")
     place.chmod(0o644)
-
-
-def link_tree(source: Path, target: Path) -> None:
-    """Make a folder with the same files as another one, without copying their bytes where that can be had."""
-    for place, folders, files in os.walk(source):
-        into = target / Path(place).relative_to(source)
-        into.mkdir()
-        into.chmod(0o755)  # whatever the umask: the sandbox's user reads it
-        for name in (*files, *(name for name in folders if Path(place, name).is_symlink())):
-            try:
-                os.link(f"{place}/{name}", into / name, follow_symlinks=False)
-            except OSError:  # another file system, or a file of somebody else
-                shutil.copy2(f"{place}/{name}", into / name, follow_symlinks=False)
-                if not (into / name).is_symlink():
-                    (into / name).chmod(0o755 if os.access(into / name, os.X_OK) else 0o644)
 
 
 def _begin(pipe: int) -> None:

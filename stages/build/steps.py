@@ -8,7 +8,6 @@ a name; `store` says how it is checked.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -36,6 +35,7 @@ from stages.build.pack import (
     opened,
     write_layer,
 )
+from stages.build.plan_check import KINDS, check_plan
 from stages.build.project import Project
 from stages.build.sandbox import Command, Sandbox, SandboxLimits
 from stages.build.store import Store
@@ -46,10 +46,7 @@ from stages.trees import Limits
 STEPS_RECIPE = "sekisho-steps/1"
 """How steps are run. Part of every kept output's key: another recipe may give other files."""
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,40}")
-_RESERVED = frozenset({"seed", "overlay", "line", "packages", "index", "pipes", "ahead", "run", SOURCE})
 _PACKAGES_LIMIT = 4 << 20
-_KINDS = ("dependencies", "application")
 
 
 @dataclass(frozen=True)
@@ -124,42 +121,6 @@ class Workshop:
         return _Work(self, job, scratch, held).made()
 
 
-def check_plan(plan: Plan) -> None:
-    """Refuse a plan that contradicts itself: a mistake of the language's module.
-
-    Raises:
-        PermanentError: says what.
-    """
-
-    def wrong(what: str) -> PermanentError:
-        return PermanentError(f"The plan for {plan.language} {what}.", remedy="Tell the platform team.")
-
-    steps: dict[str, Step] = {}
-    for step in plan.steps:
-        if fault := _fault(step, steps):
-            raise wrong(fault)
-        steps[step.name] = step
-    for take in plan.takes:
-        if take.source not in (SOURCE, *steps) or take.kind not in _KINDS:
-            raise wrong(f"takes from {take.source!r}, which is not there")
-    if plan.listed_by and plan.listed_by not in steps:
-        raise wrong(f"has its packages listed by {plan.listed_by!r}, which is not there")
-
-
-def _fault(step: Step, earlier: Mapping[str, Step]) -> str:
-    """Return what is wrong with a step, after "The plan …", or an empty string."""
-    if not _NAME.fullmatch(step.name) or step.name in _RESERVED or step.name in earlier:
-        return f"has no step that may be called {step.name!r}"
-    for name in step.uses:
-        if name not in earlier or (step.keep and not earlier[name].keep):
-            return f"lets {step.name} use {name}, which is not an earlier step that is kept as well"
-    if step.keep and step.source == ():
-        return f"keeps {step.name}, which sees all of the workload's files"
-    if step.ahead is not None and (step.keep or any(earlier[name].keep for name in step.uses)):
-        return f"has a container made ready for {step.name}, which is kept or uses what is"
-    return ""
-
-
 @dataclass(frozen=True)
 class _Output:
     listed: Callable[[], tuple[Entry, ...]]
@@ -190,7 +151,7 @@ class _Work:
         self._logs: dict[str, str] = {}
 
     def made(self) -> Made:
-        layers = [found for kind in _KINDS if (found := self._layer(kind)) is not None]
+        layers = [found for kind in KINDS if (found := self._layer(kind)) is not None]
         sources = {take.source for take in self._plan.takes} - {SOURCE}
         return Made(
             layers=tuple(layers),

@@ -15,8 +15,8 @@ from stages.build.language import SOURCE, Artifact, Plan, Unlocked
 from stages.build.languages.go import Go
 from stages.build.languages.go_files import beside
 from stages.build.languages.go_steps import FLAGS
+from stages.build.plan_check import check_plan
 from stages.build.project import Project
-from stages.build.steps import check_plan
 from stages.build.takes import left_out
 
 ROOT = Path(__file__).resolve().parents[2]
