@@ -161,7 +161,7 @@ def _rescan(app: str) -> float:
 
 def _offer(app: str) -> Offer:
     feed = FeedClient(f"http://{address(Zone.BUILD)}:{Port.FEED}")
-    return next(offer for offer in reversed(feed.offers()) if offer.app == app)
+    return [offer for offer in feed.offers() if offer.app == app][-1]
 
 
 # -- without zones ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +59,6 @@ from stages.receive import ReceiveStage
 
 _LOG = logging.getLogger(__name__)
 HEALTHY = "healthy"
-_PAGES = 200
 """Pages of the upstream feed that are looked through for one release."""
 
 
@@ -155,19 +154,10 @@ class Border:
             held = self.desk.plan(item.deployment.plan) if item.deployment.release == release else None
             if held is not None:
                 return held.offer
-        for offer in self._upstream_offers():
+        for offer in self.upstream.offers():
             if (offer.app, offer.release) == (app, release):
                 return offer
         raise Refusal("No such release is offered to this zone.", where=f"{app} {release}")
-
-    def _upstream_offers(self) -> Iterator[Offer]:
-        after = 0
-        for _ in range(_PAGES):
-            offers = self.upstream.offers(after)
-            yield from offers
-            if not offers:
-                return
-            after = offers[-1].sequence
 
     def receive(self, offer: Offer) -> SealedRelease:
         """Bring an offered release in, verified."""

@@ -22,6 +22,8 @@ MAX_JSON = 32 << 20
 MAX_BUNDLE = 64 << 20
 """Bytes of one release bundle."""
 MAX_EVENT = 1 << 20
+_MAX_PAGES = 2000
+"""Pages of one feed that are walked: a million offers."""
 _GIVE_BACK = 5.0
 """Seconds that an answer may take beyond the wait that was asked for."""
 
@@ -155,17 +157,33 @@ def _parsed(kind: type[Offer | SignedDecision], item: object, where: str) -> Any
 class FeedClient(_Api):
     """Reads a zone's release feed. What it returns is a claim: verify what it names."""
 
-    def offers(self, after: int = 0, wait: float = 0.0) -> tuple[Offer, ...]:
-        """Return the offers behind `after`, waiting at most `wait` seconds for the first.
+    def offers(self, after: int = 0) -> Iterator[Offer]:
+        """Yield every offer behind `after`, page by page, to the feed's end.
 
         Raises:
             TemporaryError: the feed cannot be reached.
             Refusal: an offer is malformed.
+            PermanentError: what answers is no feed, or one without an end.
         """
-        return self.page(after, wait)[0]
+        for _ in range(_MAX_PAGES):
+            offers, _last = self.page(after)
+            yield from offers
+            if not offers:
+                return
+            after = offers[-1].sequence
+        raise PermanentError(f"The feed does not end after {_MAX_PAGES} pages.", where=self.url)
 
     def page(self, after: int = 0, wait: float = 0.0) -> tuple[tuple[Offer, ...], int]:
-        """Return the offers and the last sequence of the feed; a last below `after` means that the feed began anew."""
+        """Return one page of offers and the last sequence of the feed.
+
+        Waits at most `wait` seconds for the first offer behind `after`. A last sequence below `after` means that the
+        feed began anew.
+
+        Raises:
+            TemporaryError: the feed cannot be reached.
+            Refusal: an offer is malformed.
+            PermanentError: what answers is no feed.
+        """
         answer = self._object("GET", "/feed", params={"after": after, "wait": wait}, wait=wait)
         items, last = answer.get("offers"), answer.get("last")
         if not isinstance(items, list) or not isinstance(last, int) or isinstance(last, bool):

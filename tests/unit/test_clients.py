@@ -115,7 +115,7 @@ def test_no_answer_is_read_without_end() -> None:
 def test_a_feed_with_gaps_is_not_believed(sequences: list[int]) -> None:
     body = json.dumps({"offers": [{**OFFER, "sequence": number} for number in sequences], "last": 9}).encode()
     with answering(200, body) as (url, _), pytest.raises(PermanentError, match="gap"):
-        FeedClient(url).offers()
+        FeedClient(url).page()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_feed_with_gaps_is_not_believed(sequences: list[int]) -> None:
 )
 def test_a_malformed_feed_is_refused(answer: object) -> None:
     with answering(200, json.dumps(answer).encode()) as (url, _), pytest.raises((Refusal, PermanentError)):
-        FeedClient(url).offers()
+        FeedClient(url).page()
 
 
 def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

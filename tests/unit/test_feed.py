@@ -164,15 +164,37 @@ def client(url: str) -> Iterator[FeedClient]:
 
 def test_the_feed_is_read_from_where_it_was_left(store: FeedStore, client: FeedClient) -> None:
     made = tuple(offer(store, number) for number in range(1, 4))
-    assert client.offers() == made
-    assert client.offers(after=2) == made[2:]
+    assert tuple(client.offers()) == made
+    assert tuple(client.offers(after=2)) == made[2:]
     assert client.page(after=3) == ((), 3)
     assert client.page(after=9) == ((), 3)
 
 
+def test_a_feed_longer_than_a_page_is_read_to_its_end(
+    store: FeedStore, client: FeedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tuple(offer(store, number) for number in range(1, 8))
+    monkeypatch.setattr("sekisho.feed.PAGE", 3)
+    assert client.page() == (made[:3], 7)
+    assert tuple(client.offers()) == made
+    assert tuple(client.offers(after=4)) == made[4:]
+
+
+def test_a_feed_without_an_end_is_not_followed_for_ever(
+    store: FeedStore, client: FeedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tuple(offer(store, number) for number in range(1, 8))
+    monkeypatch.setattr("sekisho.feed.PAGE", 3)
+    monkeypatch.setattr("sekisho.clients._MAX_PAGES", 2)
+    walk = client.offers()
+    assert tuple(next(walk) for _ in range(6)) == made[:6]
+    with pytest.raises(PermanentError, match="does not end"):
+        next(walk)
+
+
 def test_a_long_poll_ends_when_something_comes(store: FeedStore, client: FeedClient) -> None:
     found: list[tuple[Offer, ...]] = []
-    reader = threading.Thread(target=lambda: found.append(client.offers(0, wait=20)))
+    reader = threading.Thread(target=lambda: found.append(client.page(0, wait=20)[0]))
     reader.start()
     made = offer(store, 1)
     reader.join(10)
@@ -180,7 +202,7 @@ def test_a_long_poll_ends_when_something_comes(store: FeedStore, client: FeedCli
 
 
 def test_a_long_poll_without_news_ends_with_nothing(client: FeedClient) -> None:
-    assert client.offers(0, wait=0.05) == ()
+    assert client.page(0, wait=0.05) == ((), 0)
 
 
 def test_only_offered_bundles_are_handed_out(store: FeedStore, client: FeedClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -343,7 +344,7 @@ def test_a_release_that_ran_here_is_known_without_the_zone_before(zone: Producti
     one = running(zone, "one")
 
     class Away:
-        def offers(self, _: int) -> tuple[Offer, ...]:
+        def offers(self) -> Iterator[Offer]:
             raise TemporaryError("Staging is away.")
 
     zone.upstream = cast("Any", Away())
@@ -352,12 +353,10 @@ def test_a_release_that_ran_here_is_known_without_the_zone_before(zone: Producti
         zone.offer("shop", release("never seen"))
 
 
-def test_an_offer_is_found_on_any_page_of_the_feed_and_only_for_its_app(zone: Production) -> None:
-    pages = {0: (offer("one"),), 1: (offer("two", sequence=2),), 2: ()}
-
+def test_an_offer_is_found_in_the_whole_feed_and_only_for_its_app(zone: Production) -> None:
     class Feed:
-        def offers(self, after: int) -> tuple[Offer, ...]:
-            return pages[after]
+        def offers(self) -> Iterator[Offer]:
+            yield from (offer("one"), offer("two", sequence=2))
 
     zone.upstream = cast("Any", Feed())
     assert zone.offer("shop", release("two")).sequence == 2
