@@ -1,6 +1,6 @@
 """`sekisho keys`: its commands, their options and their help. What they do is in `keys`, imported when called."""
 
-# ruff: noqa: D301, FBT002 -- as in `main`: the functions' signatures and docstrings are the options and the help.
+# ruff: noqa: D301, FBT002 -- as in `commands`: the functions' signatures and docstrings are the options and the help.
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sekisho.cli.main import app
+from sekisho.cli.commands import app
 from sekisho.embedded import content, seeds
 from sekisho.errors import PermanentError, UsageError
 from sekisho.own_advisories import ADVISORIES_FILE, OwnAdvisories, published
