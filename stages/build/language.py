@@ -170,6 +170,9 @@ class Unlocked:
     record_as: str = ""
     """Name of a lock file that the line itself writes from what it noted, where the language has none (Maven):
     JSON, `{"format": "sekisho.dev/recorded/v1", "files": {"maven/<path>": "sha256:<hex>", …}}`, canonical."""
+    tool: str = ""
+    """Package of the build image whose release decides what is asked for (`maven`, which names its own plugins): with
+    another one a record is made anew. Empty for languages whose lock holds for any release of their tools."""
     decided_by: tuple[str, ...] | None = None
     """Files of the workload that decide what is resolved (`pom.xml`); None: all of it may. Where they are as in an
     earlier commit of the same app, the line takes that commit's record (`record_as`) instead of resolving again, if

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from sekisho.canonical import Digest, canonical, digest_of, digest_of_json, hex_of
 from sekisho.errors import Refusal, SekishoError
-from sekisho.model import COMMIT_PATTERN, DigestField, Document, NameField, Revision, StandardImage
+from sekisho.model import COMMIT_PATTERN, DigestField, Document, NameField, Revision
 from sekisho.oci import EMPTY, OCI_EMPTY, OCI_MANIFEST, Descriptor, Manifest, make_manifest
 from sekisho.registry import Registry
 from stages.build.inputs import seed_folder
@@ -232,7 +232,7 @@ def _tag(revision: Revision, unresolved: Unresolved) -> str:
     unlocked = unresolved.unlocked
     key: Digest = digest_of_json(
         [revision.app, revision.commit, revision.path, unlocked.language, unlocked.version, unlocked.built_in,
-         _tools(unresolved.tools)]
+         _tool(unresolved)]
     )  # fmt: skip
     return f"resolved-{hex_of(key)[:40]}"
 
@@ -245,11 +245,17 @@ def _lasting_tag(revision: Revision, unresolved: Unresolved) -> str:
     decided = {path: digest_of(unresolved.project.read(path) or b"") for path in unlocked.decided_by}
     line = {name: digest_of(data) for name, data in step.files.items()}
     key: Digest = digest_of_json(
-        [revision.app, revision.path, unlocked.language, unlocked.version, unlocked.built_in, _tools(unresolved.tools),
+        [revision.app, revision.path, unlocked.language, unlocked.version, unlocked.built_in, _tool(unresolved),
          decided, list(step.command), step.directory, line, dict(step.environment)]
     )  # fmt: skip
     return f"lasting-{hex_of(key)[:40]}"
 
 
-def _tools(tools: StandardImage | None) -> str:
-    return needed(tools).digest
+def _tool(unresolved: Unresolved) -> str:
+    """Return what of the build image decides whether a lock still holds.
+
+    Not its digest: a mended library there must not give a commit other packages than it had. A record of files
+    (`record_as`) holds for one release of the tool that asked for them.
+    """
+    name, tools = unresolved.unlocked.tool, needed(unresolved.tools)
+    return next((package for package in tools.packages if package.startswith(f"{name}=")), tools.digest) if name else ""

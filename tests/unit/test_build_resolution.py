@@ -15,7 +15,7 @@ import pytest
 from build_cases import FakeSandbox, Plain, Standards, builder_for, plan_of, standard_image
 
 from sekisho.builds import BuildRules
-from sekisho.canonical import canonical, digest_of
+from sekisho.canonical import canonical, digest_of, hex_of
 from sekisho.errors import Refusal, TemporaryError
 from sekisho.evidence import find_statements
 from sekisho.keys import FileSigner, TrustRoot, trusted_key
@@ -32,12 +32,12 @@ from stages.build.project import Project
 NO_LOCK = Refusal("There is no lock file.", where="plain", remedy="Run: plain lock")
 
 
-def plain(project: Project, decided_by: tuple[str, ...] | None = None) -> Plan | Unlocked:
+def plain(project: Project, decided_by: tuple[str, ...] | None = None, tool: str = "") -> Plan | Unlocked:
     lock = project.read("plain.lock")
     if lock is None:
         step = Step("resolve", ("resolve",), directory="work", source=(), files={"settings": b"s"})
         return Unlocked("plain", "1", NO_LOCK, step, ("npm",), produces=("plain.lock",), record_as="recorded.json",
-                        decided_by=decided_by)  # fmt: skip
+                        decided_by=decided_by, tool=tool)  # fmt: skip
     return plan_of(locked=(f"pkg:npm/{lock.decode()}",))
 
 
@@ -65,7 +65,7 @@ def bench(registry_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     (tree / "plain").write_text("x")
     standards = Standards(standard_image(registry, tmp_path), standard_image(registry, tmp_path, "tools", b"tools\n"))
     failure: list[Exception] = []
-    settings: dict[str, Any] = {"lasting": False, "decided_by": None}
+    settings: dict[str, Any] = {"lasting": False, "decided_by": None, "tool": ""}
 
     @contextmanager
     def resolver(_: Any) -> Iterator[Any]:
@@ -78,7 +78,7 @@ def bench(registry_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
         tmp_path,
         standards,
         resolver=resolver,
-        languages=(Plain(lambda project: plain(project, settings["decided_by"])),),
+        languages=(Plain(lambda project: plain(project, settings["decided_by"], settings["tool"])),),
     )
 
     def resolve(command: Any) -> dict[str, bytes | str]:
@@ -88,7 +88,7 @@ def bench(registry_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     sandbox = FakeSandbox({"resolve": resolve})
     builder.sandbox = builder.shop.sandbox = sandbox
     signer = FileSigner.create(tmp_path / "builder.pem", "builder")
-    app = request.node.name.replace("_", "-")[:40].strip("-")
+    app = f"test-{hex_of(digest_of(request.node.name.encode()))[:40]}"
     revision = Revision(
         app=app, commit="a" * 40, tree="b" * 40, branch="main", author="Ada", committed_at=1_760_000_000
     )
@@ -132,6 +132,36 @@ def test_the_same_commit_uses_the_same_lock_ever_after(bench: Bench, tmp_path: P
     third = run_stage(bench.stage, BuildInput(other, bench.subject.tree)).value
     assert third.locked == ("pkg:npm/left@6.6.6",)
     assert bench.sandbox.names == ["resolve", "resolve"]
+
+
+def test_a_mended_build_image_leaves_a_commit_its_lock(bench: Bench, tmp_path: Path) -> None:
+    first = run_stage(bench.stage, bench.subject).value
+    bench.sandbox.actions["resolve"] = lambda _: {"work/plain.lock": b"left@6.6.6"}
+    bench.standards.run = standard_image(bench.registry, tmp_path, content=b"moved\n")
+    bench.standards.tools = standard_image(bench.registry, tmp_path, "tools", b"mended\n")
+    second = run_stage(bench.stage, bench.subject).value
+    assert second.base_digest != first.base_digest
+    assert second.locked == first.locked
+    assert bench.sandbox.names == ["resolve"]
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_record_of_files_holds_for_one_release_of_the_tool_that_asked_for_them(
+    bench: Bench, tmp_path: Path, *, lasting: bool
+) -> None:
+    bench.settings |= {"tool": "maven", "lasting": lasting, "decided_by": ("plain",)}
+
+    def moved(content: bytes, maven: str) -> Any:
+        tools = standard_image(bench.registry, tmp_path, "tools", content)
+        packages = (f"libc6={content.decode().strip()}", f"maven={maven}", "maven-repo-helper=1.0")
+        bench.standards.tools = tools.model_copy(update={"packages": packages})
+        return run_stage(bench.stage, bench.subject).value
+
+    first = moved(b"one\n", "3.8.7-1")
+    bench.sandbox.actions["resolve"] = lambda _: {"work/plain.lock": b"left@6.6.6"}
+    assert moved(b"two\n", "3.8.7-1").locked == first.locked
+    assert moved(b"three\n", "3.9.9-1").locked == ("pkg:npm/left@6.6.6",)
+    assert bench.sandbox.names == ["resolve"] * 2
 
 
 def test_a_later_commit_takes_the_record_while_its_manifests_are_the_same_and_nothing_in_it_changes(

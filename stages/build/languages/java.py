@@ -186,6 +186,7 @@ def _unlocked(project: Project, poms: tuple[Pom, ...], version: str) -> Unlocked
         ),
         ecosystems=("maven",),
         record_as=LOCK_FILE,
+        tool="maven",
         decided_by=tuple(sorted(decided)),
     )  # fmt: skip
 
