@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import logging
 import time
@@ -19,7 +18,7 @@ from flows.commits import verdict_of, waits_for_advisories
 from flows.context import Gatekeeper, gatekeeper
 from flows.glue import asked_at, forever, in_words
 from flows.inner import inner_loop
-from flows.rebase import Rebase, RebaseBook, due
+from flows.rebase import Rebase, due
 from flows.standards import standard_images
 from sekisho.advisories import REPOSITORY, TAG
 from sekisho.canonical import Digest
@@ -53,6 +52,8 @@ class Push(Document):
     pushed_by: str = Field(default="", max_length=63)
     reason: str = Field(default="", max_length=255)
     """Why the line takes it up again by itself; empty for a push."""
+    rebase: str = Field(default="", max_length=255)
+    """As in `CommitRecord`."""
 
 
 class BuildZone:
@@ -65,8 +66,7 @@ class BuildZone:
         self._last: dict[tuple[str, str], str] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._apps: dict[str, asyncio.Lock] = {}
-        self._rebases = RebaseBook(self.gate.home.state / "rebases")
-        self._rebasing: dict[tuple[str, str], Rebase] = {}
+        self._rebasing: set[tuple[str, str]] = set()
         self._releases: dict[str, Release] = {}
         self._advisories_seen: Digest | None = None
 
@@ -184,6 +184,8 @@ class BuildZone:
         self._put(push, "queued")
         self._last[push.app, push.branch] = push.commit
         self._judging[key] = push
+        if push.rebase:
+            self._rebasing.add(key)
         job = asyncio.create_task(self._judge(push))
         self._running[key] = job
         job.add_done_callback(lambda done: self._judged(key, done))
@@ -192,6 +194,7 @@ class BuildZone:
     def _judged(self, key: tuple[str, str], job: asyncio.Task[None]) -> None:
         self._running.pop(key, None)
         self._judging.pop(key, None)
+        self._rebasing.discard(key)
         if not job.cancelled() and job.exception() is not None:
             _LOG.error("%s %s is not judged any more.", *key, exc_info=job.exception())
 
@@ -225,15 +228,13 @@ class BuildZone:
                 branch=rebase.branch,
                 pushed_by=known.pushed_by if known else "",
                 reason=rebase.why,
+                rebase=rebase.to,
             )
-            self._rebasing[push.app, push.commit] = rebase
-            self._start(push).add_done_callback(functools.partial(self._rebased, rebase))
+            self._start(push)
 
-    def _rebased(self, rebase: Rebase, _: asyncio.Task[None]) -> None:
-        key = (rebase.app, rebase.commit)
-        self._rebasing.pop(key, None)
-        if self._state(key) in ("passed", "failed"):
-            self._rebases.settle(rebase)
+    def _rebased(self, rebase: Rebase) -> bool:
+        known = self.gate.commits.commit(rebase.app, rebase.commit)
+        return known is not None and known.rebase == rebase.to and known.state in ("passed", "failed")
 
     def _state(self, key: tuple[str, str]) -> str:
         known = self.gate.commits.commit(*key)
@@ -252,7 +253,7 @@ class BuildZone:
             self._releases[offer.release] = release
             return release
 
-        return due(self.gate.feed.offers(), release_of, self.gate.in_force, self._rebases.done)
+        return due(self.gate.feed.offers(), release_of, self.gate.in_force, self._rebased)
 
     async def _judge(self, push: Push) -> None:
         while True:
@@ -313,6 +314,8 @@ class BuildZone:
                 # Pushed to another branch is pushed anew.
                 at=known.at if known and known.branch == push.branch else int(time.time()),
                 state=state,
+                # Whoever takes it up next, another process or the same policies' next version: it stays a rebase.
+                rebase=push.rebase or (known.rebase if known else ""),
                 release=release,
                 verdict=verdict_of(events),
             )
@@ -324,7 +327,14 @@ class BuildZone:
 
 
 def _push_of(record: CommitRecord, *, reason: str = "") -> Push:
-    return Push(app=record.app, commit=record.commit, branch=record.branch, pushed_by=record.pushed_by, reason=reason)
+    return Push(
+        app=record.app,
+        commit=record.commit,
+        branch=record.branch,
+        pushed_by=record.pushed_by,
+        reason=reason,
+        rebase=record.rebase,
+    )
 
 
 def in_order(queue: FilePath) -> list[FilePath]:

@@ -39,9 +39,11 @@ class CommitBook:
             return None
         return record.model_copy(update={"events": tuple(self._events.read(app, commit))})
 
-    def commits(self, app: str) -> tuple[CommitRecord, ...]:
-        """Return an app's commits without their events, newest first."""
-        found = [record for path in (self._folder / app).glob("*.json") if (record := self._read(path)) is not None]
+    def commits(self, app: str, prefix: str = "") -> tuple[CommitRecord, ...]:
+        """Return an app's commits that begin with `prefix`, without their events, newest first."""
+        found = [
+            record for path in (self._folder / app).glob(f"{prefix}*.json") if (record := self._read(path)) is not None
+        ]
         return tuple(sorted(found, key=lambda record: (record.at, record.commit), reverse=True))
 
     def open_commits(self) -> tuple[CommitRecord, ...]:

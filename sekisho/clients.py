@@ -202,9 +202,9 @@ class FeedClient(_Api):
         """
         return self._read("GET", f"/releases/{parse_digest(digest)}/bundle", limit=MAX_BUNDLE)
 
-    def commits(self, app: str) -> list[dict[str, Any]]:
-        """Return what the build zone knows of an app's commits."""
-        return self._list(f"/commits/{app}", "commits")
+    def commits(self, app: str, prefix: str = "") -> list[dict[str, Any]]:
+        """Return what the build zone knows of an app's newest commits, or of those that begin with `prefix`."""
+        return self._list(f"/commits/{app}", "commits", params={"prefix": prefix})
 
     def commit(self, app: str, commit: str) -> dict[str, Any]:
         """Return what the build zone knows of one commit."""

@@ -28,6 +28,7 @@ PAGE = 500
 
 App = Annotated[str, Path(pattern=NAME_PATTERN)]
 Commit = Annotated[str, Path(pattern=COMMIT_PATTERN)]
+Beginning = Annotated[str, Query(pattern="^[0-9a-f]{0,40}$")]
 DigestPath = Annotated[str, Path(pattern=DIGEST_PATTERN)]
 After = Annotated[int, Query(ge=0, le=2**62)]
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT)]
@@ -158,6 +159,8 @@ class CommitRecord(Document):
     at: int
     """When it was pushed, seconds since the epoch."""
     state: Literal["queued", "running", "passed", "failed", "error"]
+    rebase: str = ""
+    """Standard image that the line took it up for by itself, `<name>@<digest>`; empty for a push."""
     release: str = ""
     verdict: Verdict | None = None
     events: tuple[dict[str, Any], ...] = ()
@@ -167,8 +170,8 @@ class CommitRecord(Document):
 class CommitSource(Protocol):
     """Where the feed finds the commits of the build zone."""
 
-    def commits(self, app: str) -> tuple[CommitRecord, ...]:
-        """Return an app's commits, newest first."""
+    def commits(self, app: str, prefix: str = "") -> tuple[CommitRecord, ...]:
+        """Return an app's commits that begin with `prefix`, newest first."""
         ...
 
     def commit(self, app: str, commit: str) -> CommitRecord | None:
@@ -249,8 +252,10 @@ def _commit_routes(app: FastAPI, commits: CommitSource, progress: ProgressStore 
         return {**record.model_dump(mode="json"), "progress": [item.model_dump(mode="json") for item in said]}
 
     @app.get("/commits/{app_name}")
-    def of_app(app_name: App, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> dict[str, Any]:
-        records = commits.commits(app_name)[:limit]
+    def of_app(
+        app_name: App, prefix: Beginning = "", limit: Annotated[int, Query(ge=1, le=200)] = 50
+    ) -> dict[str, Any]:
+        records = commits.commits(app_name, prefix)[:limit]
         return {"app": app_name, "commits": [{**shown(record), "events": []} for record in records]}
 
     @app.get("/commits/{app_name}/{commit}")

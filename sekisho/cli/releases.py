@@ -16,6 +16,8 @@ from sekisho.keys import load_trust
 from sekisho.releases import VerificationReport, verify_bundle
 
 _ZONES = ("staging", "production")
+_PAGE = 500
+"""Releases that ops gives at once."""
 
 
 def releases(app: str, *, as_json: bool) -> None:
@@ -34,6 +36,8 @@ def releases(app: str, *, as_json: bool) -> None:
         for item in found
     ]
     table(("app", "release", "commit", *zones), rows)
+    if len(found) >= _PAGE:
+        say(f"These are the newest {len(found)}{'' if app else '; name an app for its own'}.")
 
 
 def show(release: str, *, as_json: bool) -> None:

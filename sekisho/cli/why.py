@@ -64,7 +64,7 @@ def _fetch(subject: str) -> tuple[str, bytes]:
     app, commit = found[1], found[2]
     with build() as client:
         if len(commit) < _FULL_COMMIT:
-            known = [str(item.get("commit")) for item in client.commits(app)]
+            known = [str(item.get("commit")) for item in client.commits(app, prefix=commit)]
             commit = only(known, commit, "commit", where="build", remedy="See `git log`, and give all 40 digits.")
         return f"{app}@{commit}", client.judgement(app, commit)
 

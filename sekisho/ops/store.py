@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, create_engine, select, text
+from sqlalchemy import Connection, Engine, Select, create_engine, desc, func, literal, select, text
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -148,25 +148,22 @@ class OpsStore:
         ]
 
     def releases(self, app: str = "", prefix: str = "") -> list[dict[str, Any]]:
-        """Return known releases, newest first, each with its state in every zone."""
+        """Return known releases, newest first and at most a page of them, each with its state in every zone."""
         query = select(releases)
         if app:
             query = query.where(releases.c.app == app)
         if prefix:
             query = query.where(releases.c.digest.startswith(prefix, autoescape=True))
-        found = self._rows(query.order_by(releases.c.sequence.desc()).limit(PAGE))
-        known = {row["digest"] for row in found}
-        states = self._states(app, prefix)
-        for digest, row in states.items():  # told by a zone before the feed was read
-            if digest not in known:
-                found.insert(0, {"digest": digest, "app": row["app"], "commit": row["commit"], "sequence": 0})
+        read = self._rows(query.order_by(releases.c.sequence.desc()).limit(PAGE))
+        found = [*self._only_told(app, prefix), *read][:PAGE]
+        states = self._states([row["digest"] for row in found])
         return [
             {
                 "digest": row["digest"],
                 "app": row["app"],
                 "commit": row["commit"],
                 "sequence": row["sequence"],
-                "zones": states.get(row["digest"], {"zones": {}})["zones"],
+                "zones": states.get(row["digest"], {}),
             }
             for row in found
         ]
@@ -235,20 +232,28 @@ class OpsStore:
         found = self._rows(select(ledger_table.c.seq).order_by(ledger_table.c.seq.desc()).limit(1))
         return {"entries": found[0]["seq"] if found else 0}
 
-    def _states(self, app: str, prefix: str) -> dict[str, dict[str, Any]]:
-        columns = ("release", "zone", "app", "commit", "event", "message", "at")
-        query = select(*(receipts.c[name] for name in columns))
-        query = query.ext(distinct_on(receipts.c.release, receipts.c.zone))  # the latest of each
-        query = query.where(receipts.c.release != "", receipts.c.event.in_(RELEASE_EVENTS))
+    def _only_told(self, app: str, prefix: str) -> list[dict[str, Any]]:
+        """Return the releases that a zone told of before the feed was read, the last told first."""
+        named = (receipts.c.release.label("digest"), receipts.c.app, receipts.c.commit)
+        unread = ~select(releases.c.digest).where(releases.c.digest == receipts.c.release).exists()
+        query = select(*named, func.max(receipts.c.seq).label("told"), literal(0).label("sequence")).group_by(*named)
+        query = query.where(receipts.c.release != "", receipts.c.event.in_(RELEASE_EVENTS), unread)
         if app:
             query = query.where(receipts.c.app == app)
         if prefix:
             query = query.where(receipts.c.release.startswith(prefix, autoescape=True))
+        return self._rows(query.order_by(desc("told")).limit(PAGE))
+
+    def _states(self, digests: Sequence[str]) -> dict[str, dict[str, Any]]:
+        columns = ("release", "zone", "event", "message", "at")
+        query = select(*(receipts.c[name] for name in columns))
+        query = query.ext(distinct_on(receipts.c.release, receipts.c.zone))  # the latest of each
+        query = query.where(receipts.c.release.in_(digests), receipts.c.event.in_(RELEASE_EVENTS))
         states: dict[str, dict[str, Any]] = {}
         rows = self._rows(query.order_by(receipts.c.release, receipts.c.zone, receipts.c.seq.desc()))
         for row in sorted(rows, key=lambda item: int(item["at"])):
-            state = states.setdefault(row["release"], {"app": row["app"], "commit": row["commit"], "zones": {}})
-            state["zones"][row["zone"]] = {"state": row["event"], "message": row["message"], "at": row["at"]}
+            zones = states.setdefault(row["release"], {})
+            zones[row["zone"]] = {"state": row["event"], "message": row["message"], "at": row["at"]}
         return states
 
     def _rows(self, query: Select[Any] | Any) -> list[dict[str, Any]]:

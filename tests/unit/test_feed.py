@@ -131,8 +131,8 @@ class Book:
         events=({"stage": "build"},),
     )
 
-    def commits(self, app: str) -> tuple[CommitRecord, ...]:
-        return (self.record,) if app == "guestbook" else ()
+    def commits(self, app: str, prefix: str = "") -> tuple[CommitRecord, ...]:
+        return (self.record,) if app == "guestbook" and COMMIT.startswith(prefix) else ()
 
     def commit(self, app: str, commit: str) -> CommitRecord | None:
         return self.record if (app, commit) == ("guestbook", COMMIT) else None
@@ -272,6 +272,10 @@ def test_progress_is_shown_with_the_commit_and_without_its_body(client: FeedClie
     ]
     assert "10.77.50.20" not in json.dumps(shown)
     assert client.commits("guestbook")[0]["progress"] == shown["progress"]
+    assert client.commits("guestbook", COMMIT[:7])[0]["commit"] == COMMIT
+    assert client.commits("guestbook", "000000") == []
+    with pytest.raises(Refusal):
+        client.commits("guestbook", "../x")
     with pytest.raises(Refusal, match="No such commit"):
         client.commit("guestbook", "d" * 40)
 

@@ -55,6 +55,7 @@ class Line:
         self.faults: set[str] = set()
         self.held: set[str] = set()
         self.mute: set[str] = set()
+        self.results: dict[str, Result] = {}
         self.gates: dict[str, asyncio.Event] = {}
         monkeypatch.setattr(build_zone, "gatekeeper", lambda: self)
         monkeypatch.setattr(build_zone, "inner_loop", self.inner_loop)
@@ -95,8 +96,11 @@ class Line:
             raise Held("The standard image python has not passed.", remedy="The platform team mends the image.")
         if commit in self.mute:
             return
-        verdict = Verdict(app=app, commit=commit, result=Result.PASSED, policy=POLICY, reasons=())
-        release = digest_of(commit.encode()) if branch == "main" else ""
+        verdict = Verdict(
+            app=app, commit=commit, result=self.results.get(commit, Result.PASSED), policy=POLICY, reasons=()
+        )
+        released = branch == "main" and verdict.result is Result.PASSED
+        release = digest_of(commit.encode()) if released else ""
         self.events.write(app, commit, {"verdict": verdict.model_dump(mode="json"), "release": release})
 
     def push(self, number: int, *, app: str = "shop", branch: str = "main") -> Push:
@@ -362,8 +366,9 @@ def test_a_base_that_moves_again_takes_the_apps_up_again(line: Line) -> None:
     assert len(line.judged) == 2
 
 
+@pytest.mark.parametrize("result", [Result.PASSED, Result.FAILED])
 def test_a_process_that_is_killed_in_the_middle_of_a_rebase_takes_it_up_again_and_then_rests(
-    line: Line, tmp_path: Path
+    line: Line, result: Result
 ) -> None:
     line.bases["python"] = OLD
     line.released("shop", 1)
@@ -378,12 +383,16 @@ def test_a_process_that_is_killed_in_the_middle_of_a_rebase_takes_it_up_again_an
     line.gates.clear()
     line.zone = BuildZone()
 
+    line.results[commit(1)] = result
+
     async def after() -> None:
+        line.zone.resume()
+        await line.settled()
         await turns(line, times=3)
 
     asyncio.run(after())
-    assert len(line.judged) == 2
-    assert not list((tmp_path / "state" / "rebases").glob(".*"))
+    assert len(line.judged) == 2  # the one that was killed, and one with a verdict
+    assert line.state(1) == result.lower()
 
 
 def test_a_push_on_its_way_is_not_overtaken_by_a_rebase(line: Line) -> None:

@@ -53,6 +53,9 @@ def test_commits_are_told_newest_first(book: CommitBook) -> None:
         book.put(record(number, at, "passed"))
     assert [item.at for item in book.commits("shop")] == [30, 20, 10]
     assert book.commits("forum") == ()
+    assert [item.commit for item in book.commits("shop", commit(2)[:39])] == [commit(2), commit(3), commit(1)]
+    assert [item.commit for item in book.commits("shop", commit(3))] == [commit(3)]
+    assert book.commits("shop", "ffffff") == ()
 
 
 def test_a_restarted_line_goes_on_in_the_order_of_the_pushes(book: CommitBook) -> None:

@@ -391,6 +391,29 @@ def test_releases_and_apps_show_every_zone(ops: Ops) -> None:
     ]
 
 
+def test_a_page_of_releases_holds_the_newest_each_once(ops: Ops, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sekisho.ops.store.PAGE", 3)
+    ops.store.record_offers(
+        tuple(
+            Offer(sequence=number, app="guestbook", release=digest(number), summary=digest(9), commit=COMMIT)
+            for number in range(1, 6)
+        ),
+        READ,
+    )
+    for number in range(1, 6):
+        ops.post(make_receipt("healthy", zone="staging", release=number))
+    found = ops.client.releases()
+    assert [item["digest"] for item in found] == [digest(5), digest(4), digest(3)]
+    assert all(item["zones"]["staging"]["state"] == "healthy" for item in found)
+    assert [item["digest"] for item in ops.client.releases("guestbook", digest(1))] == [digest(1)]
+
+    ops.post(make_receipt("held", release=7))  # the zone was quicker than the feed
+    ops.post(make_receipt("healthy", zone="staging", release=7))
+    found = ops.client.releases()
+    assert [item["digest"] for item in found] == [digest(7), digest(5), digest(4)]
+    assert found[0]["zones"].keys() == {"staging", "production"}
+
+
 @pytest.mark.parametrize(
     "path",
     [
