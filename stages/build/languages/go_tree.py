@@ -17,8 +17,8 @@ _LIMIT = 64 << 20
 """Of one Go file; some hold data."""
 _MAX_LOOKS = 5_000_000
 _LOOKS_OF_PATTERN = 100
-"""What one pattern counts for before it is compared."""
-_MAX_PATTERN = 4096
+"""What one pattern counts for before it is compared, and four for each letter of it."""
+_MAX_PATTERN = 1024
 _SIGNS = re.compile(r"[*?\[\\]")
 _MAIN = re.compile(r"^func\s+main\s*\(\s*\)", re.MULTILINE)
 _PARTS = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+\]|.", re.DOTALL)
@@ -248,7 +248,7 @@ class Tree:
         hidden = pattern != embed.pattern
         if len(pattern) > _MAX_PATTERN:
             return ()  # no path is as long
-        self._look(_LOOKS_OF_PATTERN, where)
+        self._look(_LOOKS_OF_PATTERN + 4 * len(pattern), where)
         try:
             expression = re.compile(glob_expression(pattern))
         except re.error:
