@@ -147,6 +147,7 @@ def test_extras_crossed_with_groups_are_counted(monkeypatch: pytest.MonkeyPatch)
         (f"x=={LONG}", "no valid version|not a package"),
         (f"x==1; python_version > '{LONG}'", "cannot be judged|no sha256"),
         (f"x; {'(' * 20_000}", "not a package"),
+        ('x==1; "a" == "b"', "cannot be judged"),
     ],
 )
 def test_a_requirement_that_cannot_be_read(line: str, said: str) -> None:
