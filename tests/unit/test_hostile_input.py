@@ -6,10 +6,8 @@ Nothing here looks at a clock. Each input is such that a reader with the fault w
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,7 +38,6 @@ from stages.build.locks_pnpm import parse_pnpm_lock
 from stages.build.locks_poetry import parse_poetry_lock
 from stages.build.locks_uv import parse_uv_lock
 from stages.build.locks_yarn import parse_yarn_lock
-from stages.build.planning import draft
 from stages.build.procfile import MAX_LINE, web_lines
 from stages.build.project import Project
 from stages.build.resolver_paths import _HREF
@@ -442,55 +439,3 @@ def test_modules_named_many_times_are_read_once(tmp_path: Path) -> None:
     others = "".join(f"<module>a{n}</module>" for n in range(MAX_MODULES + 1))
     with pytest.raises(Refusal, match="more than 500 modules"):
         read_poms(project(tmp_path, {"pom.xml": pom(others)}))
-
-
-# -- the guard -------------------------------------------------------------------------------------------------------
-
-
-class _Offered:
-    def offered(self, language: str) -> tuple[str, ...]:
-        del language
-        return ("1",)
-
-    def for_language(self, language: str, version: str = "") -> Any:
-        raise NotImplementedError(language, version)
-
-
-class _Broken:
-    name, title = "broken", "Broken"
-
-    def __init__(self, error: BaseException, *, early: bool = False) -> None:
-        self._error, self._early = error, early
-
-    def recognise(self, project: Project) -> str:
-        del project
-        if self._early:
-            raise self._error
-        return "x"
-
-    def plan(self, project: Project, offered: tuple[str, ...]) -> Plan | Unlocked:
-        del project, offered
-        raise self._error
-
-
-@pytest.mark.parametrize(
-    "error",
-    [ValueError("\ud800"), TypeError(), KeyError("x"), AttributeError(), IndexError(), RecursionError(),
-     UnicodeEncodeError("utf-8", "\ud800", 0, 1, "x")],
-)  # fmt: skip
-@pytest.mark.parametrize("early", [False, True])
-def test_what_no_reader_foresaw_is_a_refusal(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, *, early: bool
-) -> None:
-    with caplog.at_level(logging.ERROR), pytest.raises(Refusal, match="a form that cannot be read") as caught:
-        draft(Project(tmp_path), _Offered(), [_Broken(error, early=early)])
-    assert caught.value.remedy
-    assert ("this folder" if early else "Broken") in caught.value.what
-    assert caplog.records[0].exc_info is not None  # with the traceback, for who mends the reader
-
-
-@pytest.mark.parametrize("error", [OSError("disk"), MemoryError(), Refusal("no"), KeyboardInterrupt()])
-def test_faults_of_the_line_and_refusals_pass(tmp_path: Path, error: BaseException) -> None:
-    with pytest.raises(type(error)) as caught:
-        draft(Project(tmp_path), _Offered(), [_Broken(error)])
-    assert caught.value is error
