@@ -161,6 +161,8 @@ class CommitRecord(Document):
     state: Literal["queued", "running", "passed", "failed", "error"]
     rebase: str = ""
     """Standard image that the line took it up for by itself, `<name>@<digest>`; empty for a push."""
+    interrupted: int = 0
+    """How often the line's process was ended in the middle of judging it, since it last had a verdict."""
     release: str = ""
     verdict: Verdict | None = None
     events: tuple[dict[str, Any], ...] = ()
