@@ -26,7 +26,7 @@ from sekisho.model import IMAGE_HOST, AdvisoryDatabase, Finding, Manifests, Reas
 from sekisho.tools import trivy as find_trivy
 from sekisho.verdict_forms import FORMS, written
 from sekisho.verdict_rules import with_policies
-from sekisho.verdict_text import SCREEN
+from sekisho.verdict_text import SCREEN, clean
 from stages.judge import Rules, load_rules, reasons_of
 from stages.judge_rules import finding_reasons, reason, workload_reasons
 
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rules = _rules(options.policies)
             verdict = check(options.path, rules, at=int(time.time()), scanner=scanner.result)
     except SekishoError as error:
-        sys.stderr.write(f"sekisho check: {error}\n")
+        sys.stderr.write(f"sekisho check: {clean(str(error))}\n")
         return UsageError.exit_code
     limit = None if options.all else SCREEN
     sys.stdout.buffer.write(written(verdict, options.format, with_policies(rules.policies), limit=limit))
@@ -202,13 +202,14 @@ def local_scanner() -> Scanner | None:
 
     Advisories are those that Trivy itself keeps (TRIVY_CACHE_DIR, ~/.cache/trivy); nothing is fetched.
     """
-    from stages.scan import Database, scan_tree  # noqa: PLC0415
+    from stages.scan import Database, scan_tree, sweep  # noqa: PLC0415
 
     try:
         find_trivy()
     except SekishoError:
         return None
     cache = Path.home() / ".cache" / "sekisho" / "check"
+    sweep(cache)
     folder = Path(os.environ.get("TRIVY_CACHE_DIR", Path.home() / ".cache" / "trivy"))
     updated = _advisories(folder)
     if not updated:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from sekisho.cli.moments import moment_of
 from sekisho.cli.reach import build, only, trust_file
 from sekisho.cli.releases import bundle
 from sekisho.errors import PermanentError, UsageError
+from sekisho.programs import program, surroundings
 
 _COMMIT = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)@([0-9a-f]{6,40})")
 _FULL_COMMIT = 40
@@ -47,10 +47,10 @@ def why(subject: str, options: Options, *, as_json: bool) -> int:
             path.write_bytes(data)
             if options.save is not None:
                 _save(options.save, data)
-        command = [sys.executable, "-m", "stages.why", str(path.resolve()), "--trust", str(trust_file(options.trust))]
+        command = program("stages.why", str(path.resolve()), "--trust", str(trust_file(options.trust)))
         command += ["--about", about, "--at", str(moment_of(options.at)), *(["--json"] if as_json else [])]
         command += ["--policies", str(options.policies)] if options.policies else []
-        code = subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, env=surroundings(), check=False).returncode
     return code if code in _YES_OR_NO else 1
 
 

@@ -26,6 +26,7 @@ from stages.build.indexes import Indexes
 from stages.build.planning import Planned
 from stages.build.project import Project
 from stages.build.resolver import Resolver
+from stages.dev.leftovers import work_folder
 from stages.dev.place import Place
 from stages.dev.workcopy import head, is_clean
 
@@ -73,6 +74,7 @@ class Workbench:
     def __init__(self, place: Place, app: str, source: Path) -> None:
         registry = Registry(place.registry)
         cache = place.root / "cache"
+        work = work_folder(place.root, app)
         indexes = Indexes.from_environment()
         self._builder = Builder(
             registry,
@@ -81,8 +83,9 @@ class Workbench:
             cache=cache,
             docker_socket=place.docker,
             fetcher=Fetcher(cache, indexes),
-            resolver=lambda ecosystems: Resolver(indexes, cache / "work", cache=cache, ecosystems=ecosystems),
+            resolver=lambda ecosystems: Resolver(indexes, work, cache=cache, ecosystems=ecosystems),
             cleared=lambda _: None,  # the free side: a standard image that waits for its own verdict may be tried here
+            work=work,
         )
         self._app = app
         self._source = source
@@ -111,6 +114,14 @@ class Workbench:
     def vouch(self, image: Image) -> str:
         """Attach the developer's own statement to an image; returns the digest of its manifest."""
         return attach_statement(self._builder.registry, self._repository, statement_of(image), self._signer)
+
+    def sweep(self) -> None:
+        """Remove what an earlier, killed session of this app left. Only who holds its namespace may.
+
+        Raises:
+            TemporaryError: the Docker engine cannot be reached.
+        """
+        self._builder.sweep()
 
     def close(self) -> None:
         """Wait until no container of a build is left."""

@@ -75,6 +75,12 @@ def files_of(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if _is_content(folder / name)))
 
 
+def tracked(folder: Path) -> tuple[str, ...]:
+    """Return the paths that git tracks in a folder; none where there is no git."""
+    listed = _git(folder, "ls-files", "-z", "--cached", "--", ".") or b""
+    return tuple(os.fsdecode(name) for name in listed.split(b"\0") if name)
+
+
 def _walked(folder: Path) -> tuple[str, ...]:
     found: list[str] = []
 
