@@ -102,7 +102,7 @@ class Session:
         threading.Thread(target=self._keep, args=(lost,), name="heartbeat", daemon=True).start()
         # Not before the namespace is held: another process may be using the copy.
         self.copy = Copy(self.folder, place.root / "copies" / self.app)
-        self.gate = Gate(place.policies, hint)
+        self.gate = Gate(place.policies, hint, self.folder)
         self._closing.callback(self.gate.stop)
         self.pods = Pods(self.kube, self.namespace, self.app, changed)
         self.logs = Logs(self.kube, self.namespace, self.screen.log)
