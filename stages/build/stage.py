@@ -100,6 +100,14 @@ class BuildStage:
         """
         return self._key(subject, self._plan(subject)[0])
 
+    def marker(self, subject: BuildInput) -> str:
+        """Return the file that shows the language, also of what was built before; what `key` asked is remembered.
+
+        Raises:
+            Refusal: the workload cannot be built.
+        """
+        return self._draft(subject, Project(workload(subject.tree, subject.revision))).detection.marker
+
     def find(self, subject: BuildInput) -> Image | None:
         """Return the image if the registry holds all of it, with the builder's statement."""
         record = self.record(subject)
