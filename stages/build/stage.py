@@ -144,7 +144,7 @@ class BuildStage:
         key = _tag(self._key(subject, planned))
         image, how = self._moved(subject, planned) or self._built(subject, planned)
         if resolution is not None:
-            said = {"notes": (resolution.note, *image.notes)}
+            said = {"notes": (resolution.note, resolution.remedy, *image.notes)}
             image = image.model_copy(update=said if image.lock == "listed" else {**said, "lock": "resolved"})
             how = how.with_locks(resolution.files)
         statement = provenance(image, subject.revision, how, builder_id=self._builder_id, invocation=key)
