@@ -103,6 +103,7 @@ class BuildZone:
             verify=lambda data: verify_receipt(data, gate.trust.current()),
             standard=gate.standards.states,
             judgement=gate.judgement,
+            lock=gate.lock,
             rules=gate.rules,
             title="Sekisho build feed",
         )

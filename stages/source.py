@@ -15,31 +15,19 @@ import subprocess
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from sekisho.errors import PermanentError, Refusal, TemporaryError
 from sekisho.model import COMMIT_PATTERN, Revision
-from stages.trees import Limits, check_links, check_name, check_prefixes
+from stages.lfs import POINTER_SIZE, is_pointer, refuse_pointers
+from stages.trees import LINK, REGULAR, SUBMODULE, Limits, TreeEntry, check_entries, check_links, check_name
 
 _COMMIT = re.compile(COMMIT_PATTERN)
-_LFS = b"version https://git-lfs.github.com/spec/"
-_LFS_SIZE = 1024
 _CHUNK = 1 << 20
 _SECONDS = 120
-_REGULAR = {"100644": 0o644, "100664": 0o644, "100755": 0o755}
-_LINK = "120000"
-_SUBMODULE = "160000"
+_ATTRIBUTES_LIMIT = 1 << 20
 _LATEST = 1 << 40
-
-
-@dataclass(frozen=True)
-class _Entry:
-    mode: str
-    blob: str
-    size: int
-    path: str
 
 
 def revision(repository: Path, app: str, commit: str, branch: str, *, path: str = ".") -> Revision:
@@ -84,16 +72,8 @@ def checkout(repository: Path, commit: str, target: Path, *, limits: Limits | No
         PermanentError: the repository is damaged, or the target exists.
     """
     _check_commit(repository, commit)
-    bounds = limits or Limits()
-    entries: list[_Entry] = []
-    size = 0
     with closing(_entries(repository, commit)) as listed:
-        for entry in listed:
-            entries.append(entry)
-            size += entry.size
-            # At each entry: a tree of a few hundred bytes can list more files than any memory holds.
-            bounds.check(len(entries), size, where=commit)
-    check_prefixes((entry.path for entry in entries), where=commit)
+        entries = check_entries(listed, limits or Limits(), where=commit)
     try:
         target.mkdir(parents=True)
     except FileExistsError as error:
@@ -119,7 +99,9 @@ def workload(tree: Path, revision: Revision) -> Path:
         folder = folder / part
         if folder.is_symlink() or not folder.is_dir():
             raise Refusal(
-                f"The commit has no folder {revision.path!r}.", where=revision.app, remedy="Correct the app's path."
+                f"The commit has no folder {revision.path!r}.",
+                where=revision.app,
+                remedy="Put the workload's score.yaml into a folder of the commit that is no link.",
             )
     return folder
 
@@ -131,20 +113,15 @@ def _check_commit(repository: Path, commit: str) -> None:
         raise Refusal(f"{commit} is not a commit.", where=repository.name, remedy="Name a commit.")
 
 
-def _entries(repository: Path, commit: str) -> Generator[_Entry, None, None]:
+def _entries(repository: Path, commit: str) -> Generator[TreeEntry, None, None]:
     for line in _listing(repository, commit):
         meta, _, name = line.partition(b"\t")
         mode, kind, blob, size = meta.decode("ascii").split()
-        path = check_name(name.decode("utf-8", "surrogateescape"), where=commit)
-        if mode == _SUBMODULE or kind == "commit":
-            raise Refusal(
-                f"{path!r} is a submodule: the line builds what is in the commit, nothing else.",
-                where=commit,
-                remedy=f"Commit the files themselves: git rm --cached {path}; git add {path}.",
-            )
-        if mode != _LINK and mode not in _REGULAR:
-            raise Refusal(f"{path!r} has the unknown mode {mode}.", where=commit, remedy="Commit plain files.")
-        yield _Entry(mode, blob, int(size), path)
+        path = name.decode("utf-8", "surrogateescape")
+        if kind == "commit":
+            yield TreeEntry(SUBMODULE, path)  # whatever its mode; it has no size
+        else:
+            yield TreeEntry(mode, path, int(size), blob)
 
 
 def _listing(repository: Path, commit: str) -> Iterator[bytes]:
@@ -170,8 +147,9 @@ def _listing(repository: Path, commit: str) -> Iterator[bytes]:
             raise PermanentError(f"git failed: {said}", where=repository.name)
 
 
-def _write(repository: Path, commit: str, entries: Sequence[_Entry], target: Path) -> None:
+def _write(repository: Path, commit: str, entries: Sequence[TreeEntry], target: Path) -> None:
     links: dict[str, str] = {}
+    pointers: list[str] = []
     with tempfile.TemporaryFile() as wanted:
         wanted.write("".join(f"{entry.blob}\n" for entry in entries).encode())
         wanted.seek(0)
@@ -180,10 +158,11 @@ def _write(repository: Path, commit: str, entries: Sequence[_Entry], target: Pat
             assert process.stdout is not None  # noqa: S101  (PIPE above)
             try:
                 for entry in entries:
-                    _write_one(process.stdout, entry, target, links, commit)
+                    pointers += [entry.path] * _write_one(process.stdout, entry, target, links, commit)
             except BaseException:
                 process.kill()
                 raise
+    refuse_pointers(pointers, lambda path: _attributes(target / path), where=commit)
     check_links(links, where=commit)
     # Links come last: no file is ever written through one.
     for path, to in links.items():
@@ -194,7 +173,17 @@ def _write(repository: Path, commit: str, entries: Sequence[_Entry], target: Pat
         folder.chmod(0o755)  # whatever the umask: the sandbox's user reads it
 
 
-def _write_one(stream: IO[bytes], entry: _Entry, target: Path, links: dict[str, str], commit: str) -> None:
+def _attributes(path: Path) -> bytes:
+    """Return a .gitattributes that was written; no link is there yet."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(_ATTRIBUTES_LIMIT)
+
+
+def _write_one(stream: IO[bytes], entry: TreeEntry, target: Path, links: dict[str, str], commit: str) -> bool:
+    """Write one file, or note one link; returns whether the file is a pointer of Git LFS."""
+    pointer = False
     header = stream.readline().decode("ascii", "replace").split()
     if header != [entry.blob, "blob", str(entry.size)]:
         raise PermanentError(
@@ -202,7 +191,7 @@ def _write_one(stream: IO[bytes], entry: _Entry, target: Path, links: dict[str, 
             where=commit,
             remedy="Run `git fsck` in the repository on the build zone.",
         )
-    if entry.mode == _LINK:
+    if entry.mode == LINK:
         links[entry.path] = _exactly(stream, entry.size).decode("utf-8", "surrogateescape")
     else:
         place = target / entry.path
@@ -212,16 +201,12 @@ def _write_one(stream: IO[bytes], entry: _Entry, target: Path, links: dict[str, 
             left = entry.size
             while left:
                 piece = _exactly(stream, min(left, _CHUNK))
-                if left == entry.size and entry.size <= _LFS_SIZE and piece.startswith(_LFS):
-                    raise Refusal(
-                        f"{entry.path!r} is a Git LFS pointer: the file itself is not in the commit.",
-                        where=commit,
-                        remedy=f"Commit the file itself: git lfs untrack {entry.path!r}; git add {entry.path!r}.",
-                    )
+                pointer |= entry.size <= POINTER_SIZE and is_pointer(piece)
                 file.write(piece)
                 left -= len(piece)
-            os.fchmod(file.fileno(), _REGULAR[entry.mode])
+            os.fchmod(file.fileno(), REGULAR[entry.mode])
     stream.read(1)
+    return pointer
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytes:

@@ -2,11 +2,12 @@
 
 A tree reaches the line from two places, a commit and the output of a sandbox, and both are hostile until these
 rules have passed: no name leaves the tree, no link leads out of it, no path stands for two things, and nothing is
-larger than the limits.
+larger than the limits. A working copy is judged by the same rules before it is pushed (`stages/uncommitted.py`).
 """
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,22 @@ MAX_PATH = 1024
 """Bytes of one path, in UTF-8."""
 MAX_HOPS = 40
 """Links followed for one path, as in Linux (path_resolution(7))."""
+REGULAR: Mapping[str, int] = {"100644": 0o644, "100664": 0o644, "100755": 0o755}
+"""Git's modes of plain files, and the modes that they get."""
+LINK = "120000"
+SUBMODULE = "160000"
+
+
+@dataclass(frozen=True)
+class TreeEntry:
+    """One thing in a tree of git's, or one that a commit of a working copy would make of it."""
+
+    mode: str
+    """Git's: `100644`, `160000`, …"""
+    path: str
+    size: int = 0
+    blob: str = ""
+    """Its object; empty where there is none yet."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,51 @@ class Limits:
                 where=where,
                 remedy="Keep data and build results out of the repository.",
             )
+
+
+def check_entries(entries: Iterable[TreeEntry], limits: Limits, *, where: str = "") -> list[TreeEntry]:
+    """Return the entries of a tree whose names and modes are ordinary, and which are not too many.
+
+    They are counted one by one: a tree of a few hundred bytes can list more files than any memory holds.
+
+    Raises:
+        Refusal: a reserved name, a submodule, an unknown mode, two things of one path, or too large.
+    """
+    found: list[TreeEntry] = []
+    size = 0
+    for entry in entries:
+        check_name(entry.path, where=where)
+        check_mode(entry.path, entry.mode, where=where)
+        found.append(entry)
+        size += entry.size
+        limits.check(len(found), size, where=where)
+    check_prefixes((entry.path for entry in found), where=where)
+    return found
+
+
+def check_mode(path: str, mode: str, *, where: str = "") -> None:
+    """Refuse what is neither a file nor a link.
+
+    Raises:
+        Refusal: a submodule, or a mode that git does not know.
+    """
+    if mode == SUBMODULE:
+        word = shell_word(path)
+        raise Refusal(
+            f"{path!r} is a submodule: the line builds what is in the commit, nothing else.",
+            where=where,
+            # As long as its .git is there, git adds it as a submodule again.
+            remedy="Commit the files themselves, at the top of the repository: "
+            f"git rm --cached {word}; rm -rf {word}/.git; git add {word}. "
+            f"If the folder is empty, first: git submodule update --init {word}.",
+        )
+    if mode != LINK and mode not in REGULAR:
+        raise Refusal(f"{path!r} has the unknown mode {mode}.", where=where, remedy="Commit plain files.")
+
+
+def shell_word(path: str) -> str:
+    """Return a path as it is typed at a shell."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def check_name(path: str, *, where: str = "") -> str:

@@ -90,6 +90,12 @@ class Resolution(Document):
             )
         return f"{start} line resolved the packages and kept the lock ({shown}) as evidence."
 
+    @property
+    def remedy(self) -> str:
+        """How people get the lock, one sentence."""
+        command = f"sekisho lock {self.app}@{self.commit[:12]}"
+        return f"`{command}` writes that lock into a working copy, to be committed."
+
 
 @dataclass(frozen=True)
 class Resolved:

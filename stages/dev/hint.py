@@ -43,19 +43,23 @@ class Gate:
     Args:
         policies: the policies folder.
         tell: told each hint, in a thread of its own.
+        source: the working copy itself: only there git says what would be committed.
     """
 
-    def __init__(self, policies: Path, tell: Callable[[Hint], None]) -> None:
+    def __init__(self, policies: Path, tell: Callable[[Hint], None], source: Path | None = None) -> None:
         self._policies = policies
         self._tell = tell
+        self._source = source
         self._running: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def judge(self, version: int, folder: Path) -> None:
         """Begin to judge a folder."""
         self.stop()
+        command = program("stages.check", str(folder), "--json", "--policies", str(self._policies))
+        command += ["--source", str(self._source)] if self._source else []
         process = subprocess.Popen(
-            program("stages.check", str(folder), "--json", "--policies", str(self._policies)),
+            command,
             env=surroundings(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -114,7 +114,7 @@ class Session:
             self.bench.sweep()
         # Not before the namespace is held: another process may be using the copy.
         self.copy = Copy(self.folder, place.root / "copies" / self.app)
-        self.gate = Gate(place.policies, hint)
+        self.gate = Gate(place.policies, hint, self.folder)
         self._closing.callback(self.gate.close)
         self.pods = Pods(self.kube, self.namespace, self.app, changed)
         self.logs = Logs(self.kube, self.namespace, self.screen.log)

@@ -141,9 +141,15 @@ CASES: dict[str, tuple[Commit, str, str]] = {
     "nothing-to-build": (of_files({"README.md": "# hi"}), "nothing here that the line knows", "requirements.txt"),
     "submodule": (
         lambda repository: repository.commit(("160000", "lib", "1" * 40)), "'lib' is a submodule",
-        "git rm --cached lib; git add lib",
+        "git rm --cached lib; rm -rf lib/.git; git add lib. If the folder is empty, first: git submodule update",
     ),
-    "lfs-pointer": (of_entry("100644", "logo.png", POINTER), "Git LFS pointer", "git lfs untrack 'logo.png'"),
+    "lfs-pointer": (
+        of_files({".gitattributes": "*.png filter=lfs diff=lfs merge=lfs -text\n", "logo.png": POINTER}),
+        "Git LFS pointer", "git lfs pull; git lfs untrack '*.png'; git add --renormalize .",
+    ),
+    "lfs-pointer-that-nothing-tracks": (
+        of_entry("100644", "logo.png", POINTER), "Git LFS pointer", "Put the file itself in its place",
+    ),
     "npm-lock-out-of-the-tree": (npm(npm_lock("node_modules/../../etc/passwd")), "package-lock.json", "npm install"),
     "npm-lock-to-another-host": (
         npm(npm_lock("node_modules/a", resolved="http://evil.example/a.tgz")), "evil.example", "a published version",
@@ -164,7 +170,7 @@ CASES: dict[str, tuple[Commit, str, str]] = {
     "maven-module-out-of-the-tree": (
         of_files({"pom.xml": "<project><modelVersion>4.0.0</modelVersion><groupId>a</groupId><artifactId>a</artifactId>"
                              "<version>1</version><packaging>pom</packaging><modules><module>../other</module></modules>"
-                             "</project>"}), "lies outside", "",
+                             "</project>"}), "lies outside", "Put score.yaml into the folder that holds all modules",
     ),
 }  # fmt: skip
 

@@ -106,6 +106,8 @@ def test_the_lock_is_made_once_kept_and_said(bench: Bench, tmp_path: Path) -> No
     assert image.notes[0].startswith(
         "No usable lock file was committed: the line resolved the packages and kept the lock"
     )
+    command = f"sekisho lock {bench.subject.revision.app}@{'a' * 12}"
+    assert image.notes[1] == f"`{command}` writes that lock into a working copy, to be committed."
     trust = TrustRoot(keys=(trusted_key(bench.signer),))
     (found,) = find_statements(
         bench.registry, image.repository, image.digest, trust=trust, role="builder", predicate_type=PROVENANCE

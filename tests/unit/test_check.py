@@ -91,7 +91,7 @@ def test_what_the_gate_would_refuse(tree: Path, rules: Rules) -> None:
     score.unlink()
     assert failed(tree, rules) == [("render/refused", "score.yaml")]
     score.symlink_to("/etc/passwd")
-    assert failed(tree, rules) == [("render/refused", "score.yaml")]
+    assert failed(tree, rules) == [("source/refused", "working copy"), ("render/refused", "score.yaml")]
 
 
 def test_files_beside_the_score_file_are_read(tree: Path, rules: Rules) -> None:

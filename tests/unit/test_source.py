@@ -133,8 +133,9 @@ def test_a_path_through_a_link_is_no_workload(repository: Repository, tmp_path: 
     real = source.revision(repository.path, "thing", commit, "main", path="real")
     assert source.workload(target, real) == target / "real"
     for path in ("alias", "gone", "real/a"):
-        with pytest.raises(Refusal):
+        with pytest.raises(Refusal) as caught:
             source.workload(target, real.model_copy(update={"path": path}))
+        assert caught.value.remedy == "Put the workload's score.yaml into a folder of the commit that is no link."
 
 
 @settings(deadline=None)
