@@ -23,6 +23,9 @@ MAX_DEPTH = 64
 path of 1024 bytes could have 512, and a tree of a few bytes puts such a path below each of its names."""
 MAX_HOPS = 40
 """Links followed for one path, as in Linux (path_resolution(7))."""
+MAX_STEPS = 10_000_000
+"""Names walked for all links of a tree, which takes two seconds; 50,000 links that are hostile could ask for hundreds
+of millions."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,9 @@ def check_links(links: Mapping[str, str], *, where: str = "") -> None:
         where: for the message.
 
     Raises:
-        Refusal: a link is absolute, leads out, never ends, or its target is not UTF-8.
+        Refusal: a link is absolute, leads out, never ends, or its target is not UTF-8; or they are a maze.
     """
+    steps = 0
     for path, target in links.items():
         try:
             encoded = target.encode("utf-8")
@@ -140,15 +144,21 @@ def check_links(links: Mapping[str, str], *, where: str = "") -> None:
             ) from error
         if not encoded or b"\0" in encoded or len(encoded) > MAX_PATH:
             raise Refusal(f"The link {path!r} has no usable target.", where=where, remedy="Remove the link.")
-        _follow(path, links, where)
+        steps += _follow(path, links, where)
+        if steps > MAX_STEPS:
+            raise Refusal(
+                "The links lead through too many others.", where=where, remedy="Link to the files themselves."
+            )
 
 
-def _follow(path: str, links: Mapping[str, str], where: str) -> None:
+def _follow(path: str, links: Mapping[str, str], where: str) -> int:
+    """Walk a link to its end and return how many names that took."""
     done: list[str] = []
     todo = path.split("/")[::-1]
-    hops = 0
+    hops = steps = 0
     while todo:
         part = todo.pop()
+        steps += 1
         if part in {"", "."}:
             continue
         if part == "..":
@@ -171,3 +181,4 @@ def _follow(path: str, links: Mapping[str, str], where: str) -> None:
             raise Refusal(f"The link {path!r} never ends.", where=where, remedy="Remove the link.")
         done.pop()
         todo.extend(target.split("/")[::-1])
+    return steps

@@ -77,6 +77,15 @@ def test_two_links_that_leave_only_together() -> None:
         check_links({"x/y": "..", "z": "x/y/.."})
 
 
+def test_links_that_are_a_maze_are_refused() -> None:
+    way = "a/../" * 150
+    links = {f"l{number}": f"{way}l{number + 1}" for number in range(37)} | {"l37": "x"}
+    check_links(links)
+    with ending(), pytest.raises(Refusal, match="too many others") as caught:
+        check_links(links | {f"m{number}": f"{way}l0" for number in range(200_000)})
+    assert caught.value.remedy
+
+
 def test_a_file_below_a_link_is_refused(repository: Repository, tmp_path: Path) -> None:
     inner = repository.tree(("100644", "passwd", repository.blob(b"x")))
     commit = repository.commit(("120000", "a", repository.blob(b"/etc")), ("40000", "a", inner))
