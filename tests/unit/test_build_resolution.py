@@ -245,6 +245,22 @@ def test_what_the_index_proxy_says_counts_more_than_what_the_tool_says(bench: Be
         run_stage(bench.stage, bench.subject)
 
 
+@pytest.mark.parametrize(
+    "failure", [TemporaryError("The index does not answer."), Refusal("More than 50000 requests.", remedy="Lock them.")]
+)
+def test_a_lock_that_was_made_without_the_index_is_not_kept(bench: Bench, failure: Exception) -> None:
+    """npm goes on without an optional package, Maven without a list of versions, and both say that all is well."""
+    bench.settings |= {"lasting": True, "decided_by": ("plain",)}
+    bench.failure.append(failure)
+    with pytest.raises(type(failure), match=str(failure)[:20]):
+        run_stage(bench.stage, bench.subject)
+    assert bench.sandbox.names == ["resolve"]
+    assert bench.registry.tags(f"apps/{bench.subject.revision.app}") == ()
+    bench.failure.clear()
+    assert run_stage(bench.stage, bench.subject).value.locked == ("pkg:npm/left@1.0",)
+    assert bench.sandbox.names == ["resolve"] * 2
+
+
 def test_evidence_of_another_commit_does_not_count(bench: Bench) -> None:
     run_stage(bench.stage, bench.subject)
     repository = f"apps/{bench.subject.revision.app}"

@@ -94,7 +94,9 @@ def test_names_with_control_characters(shop: Path) -> None:
 
 def test_too_many_files_or_bytes(shop: Path) -> None:
     (shop / "large").write_bytes(b"x" * 1000)
-    for limits in (Limits(files=3), Limits(size=1000)):
+    (shop / "data").mkdir()
+    (shop / "data" / "one").write_text("x")
+    for limits in (Limits(files=3), Limits(size=1000), Limits(folders=0)):
         with pytest.raises(Refusal) as checked:
             check_uncommitted(shop, limits=limits)
         with pytest.raises(Refusal) as pushed:
@@ -102,7 +104,7 @@ def test_too_many_files_or_bytes(shop: Path) -> None:
         assert (checked.value.what, checked.value.remedy) == (pushed.value.what, pushed.value.remedy)
     (shop / ".gitignore").write_text("large\n")
     git(shop, "rm", "-q", "--cached", "large")
-    check_uncommitted(shop, limits=Limits(files=4, size=900))
+    check_uncommitted(shop, limits=Limits(files=5, size=900))
 
 
 def test_files_that_git_ignores_do_not_count(shop: Path) -> None:
@@ -217,5 +219,5 @@ def test_the_hint_asks_about_the_working_copy_itself(tmp_path: Path, monkeypatch
     monkeypatch.setattr(hint.subprocess, "Popen", popen)
     with pytest.raises(OSError, match="not started"):
         hint.Gate(tmp_path / "policies", lambda _: None, tmp_path / "shop").judge(1, tmp_path / "copy")
-    assert asked[0][3] == str(tmp_path / "copy")
+    assert asked[0][3:5] == ["stages.check", str(tmp_path / "copy")]
     assert asked[0][-2:] == ["--source", str(tmp_path / "shop")]
