@@ -8,6 +8,14 @@ error carries what happened, where, and what to do about it, because a person re
 from __future__ import annotations
 
 
+def plain(text: str) -> str:
+    """Return a text that is Unicode: half a surrogate pair, which strangers' files can hold, becomes a `?`.
+
+    No document and no terminal takes one, and a refusal that cannot be written down would be no refusal.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 class SekishoError(Exception):
     """Base of all errors that are meant for people.
 
@@ -20,10 +28,8 @@ class SekishoError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.remedy = remedy
+        self.what, self.where, self.remedy = plain(what), plain(where), plain(remedy)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         text = f"{self.what} [{self.where}]" if self.where else self.what

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from sekisho.builds import BuildRules, load_builds
 from sekisho.canonical import Digest, digest_of, digest_of_json, hex_of
-from sekisho.errors import PermanentError, Refusal, TemporaryError
+from sekisho.errors import PermanentError, Refusal, TemporaryError, plain
 from sekisho.evidence import attach_statement
 from sekisho.keys import Signer
 from sekisho.limits import Limits, load_limits
@@ -49,6 +49,9 @@ from sekisho.score import Problems
 from sekisho.score.source import place
 from sekisho.standard import StandardImages, load_standard
 from stages.judge_rules import evidence_reasons, scan_reasons, standard_reasons, workload_reasons
+
+_LONGEST = 4_000
+"""Characters of one text of a refusal in a verdict."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +149,9 @@ def reasons_of(refusal: Refusal, stage: str) -> tuple[Reason, ...]:
                 rule=f"{stage}/refused",
                 stage=stage,
                 result="fail",
-                message=f"{problem.pointer}: {problem.message}" if problem.pointer else problem.message,
-                remedy=problem.remedy,
-                where=place(refusal.file, problem),
+                message=_shown(f"{problem.pointer}: {problem.message}" if problem.pointer else problem.message),
+                remedy=_shown(problem.remedy),
+                where=_shown(place(refusal.file, problem)),
                 owner="workload",
             )
             for problem in refusal.problems
@@ -158,11 +161,16 @@ def reasons_of(refusal: Refusal, stage: str) -> tuple[Reason, ...]:
             rule=f"{stage}/refused",
             stage=stage,
             result="fail",
-            message=refusal.what,
-            remedy=refusal.remedy,
-            where=refusal.where,
+            message=_shown(refusal.what),
+            remedy=_shown(refusal.remedy),
+            where=_shown(refusal.where),
         ),
     )
+
+
+def _shown(text: str) -> str:
+    """Return a text as a verdict can hold it: Unicode, and no megabytes of what a stranger called something."""
+    return plain(text) if len(text) <= _LONGEST else f"{plain(text[:_LONGEST])} …"
 
 
 class JudgeStage:

@@ -20,6 +20,8 @@ from sekisho.errors import Refusal
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NODES = 20_000
+MAX_POINTER = 2_000
+"""Characters of the keys above a value; each value's are kept, so long keys would take memory by the square."""
 MAX_INTEGER = 2**53 - 1
 """Canonical JSON (RFC 8785) keeps integers up to here exactly."""
 
@@ -177,6 +179,8 @@ class _Reader:
             if not isinstance(key, str):
                 raise self._refuse(event, "A key is not a string.", pointer, "Put the key in quotes.")
             child = step(pointer, key)
+            if len(child) > MAX_POINTER:
+                raise self._refuse(event, f"The keys here are longer than {MAX_POINTER} characters.", pointer[:200])
             if key in found:
                 raise self._refuse(event, "The key stands here twice.", child, "Keep one of the two.")
             self.lines[child] = event.start_mark.line + 1

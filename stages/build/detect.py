@@ -15,17 +15,16 @@ What is not built here (Ruby, PHP, …) counts in these rules as well, and is th
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import yaml
-
 from sekisho.errors import Refusal
 from stages.build.language import Language
 from stages.build.languages import LANGUAGES
+from stages.build.procfile import web_lines
 from stages.build.project import Project
+from stages.build.scores import MAX_BYTES, SCORE, annotation
 
 ANNOTATION = "build.sekisho.dev/language"
 """In score.yaml's metadata.annotations: the language, where a folder looks like two."""
@@ -54,7 +53,6 @@ _PROGRAMS: Mapping[str, str] = {
     "bundle": "Ruby", "rails": "Ruby", "puma": "Ruby", "rackup": "Ruby",
     "php": "PHP", "heroku-php-apache2": "PHP", "heroku-php-nginx": "PHP",
 }  # fmt: skip
-_WEB = re.compile(r"^web\s*:\s*(.+?)\s*$", re.MULTILINE)
 _DEPTH = 3
 """Folders below the top in which workloads are looked for, to name them when there is nothing at the top."""
 _SHOWN = 6
@@ -150,27 +148,23 @@ def _title(name: str, known: Mapping[str, Language]) -> str:
 
 def _annotated(project: Project, known: Mapping[str, Language]) -> str:
     """Return what score.yaml says; whether that file is valid is for the render stage to say."""
-    text = project.read("score.yaml", limit=1 << 20) or b""
-    if ANNOTATION.encode() not in text:
+    data = project.read(SCORE, limit=MAX_BYTES) or b""
+    value = annotation(data, ANNOTATION) if ANNOTATION.encode() in data else None
+    if value is None:
         return ""
-    try:
-        value = yaml.safe_load(text)["metadata"]["annotations"][ANNOTATION]
-    except (yaml.YAMLError, KeyError, TypeError, RecursionError):
-        return ""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise Refusal(
             f"The annotation {ANNOTATION} says {str(value)[:40]!r}.",
-            where="score.yaml",
+            where=SCORE,
             remedy=f"Use one of: {', '.join(known)}.",
         )
-    return str(value)
+    return value
 
 
 def _procfile_language(project: Project) -> str:
-    text = (project.read("Procfile", limit=1 << 20) or b"").decode("utf-8", "replace")
-    match = _WEB.search(text)
+    command = next((web.command for web in web_lines(project) if web.command), "")
     try:
-        words = shlex.split(match[1]) if match else []
+        words = shlex.split(command)
     except ValueError:
         return ""
     program = next((word for word in words if "=" not in word), "").rpartition("/")[2]

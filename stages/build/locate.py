@@ -10,14 +10,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from sekisho.errors import Refusal
-from sekisho.score.files import SCORE
+from stages.build.scores import MAX_BYTES, SCORE, score_name
 
 TOP = "."
 _DEPTH = 4
-_LIMIT = 1 << 20
+_MAX_SCORES = 500
+_MAX_ALL = 8 << 20
+"""Bytes of all score.yaml files together."""
 _SHOWN = 5
 _SKIPPED = frozenset({".git", "node_modules", "vendor"})
 
@@ -26,7 +26,8 @@ def locate(tree: Path, app: str) -> str:
     """Return the folder of an app's workload in a checkout, relative to its top; the top where nothing says more.
 
     Raises:
-        Refusal: two folders hold a score.yaml with the app's name; or others hold one, and none has that name.
+        Refusal: two folders hold a score.yaml with the app's name; others hold one, and none has that name; or there
+            are too many.
     """
     if os.path.lexists(tree / SCORE):
         return TOP
@@ -49,19 +50,27 @@ def locate(tree: Path, app: str) -> str:
 
 
 def _scores(tree: Path) -> Iterator[tuple[str, str]]:
+    count = size = 0
     for folder, folders, files in os.walk(tree, followlinks=False):
         place = Path(folder).relative_to(tree)
         folders[:] = [] if len(place.parts) >= _DEPTH else sorted(set(folders) - _SKIPPED)
         path = Path(folder) / SCORE
         if SCORE in files and not path.is_symlink():
-            yield place.as_posix(), _name(path)
+            data = _read(path)
+            count, size = count + 1, size + len(data)
+            if count > _MAX_SCORES or size > _MAX_ALL:
+                raise Refusal(
+                    f"There are more than {_MAX_SCORES} score.yaml files, or more than {_MAX_ALL >> 20} MiB of them.",
+                    where=place.as_posix(),
+                    remedy="Put the workload's score.yaml at the top, or keep others out of the repository.",
+                )
+            yield place.as_posix(), score_name(data)
 
 
-def _name(path: Path) -> str:
-    """Return metadata.name of a score.yaml; whether the file is valid is for the render stage to say."""
+def _read(path: Path) -> bytes:
+    """Return a file's bytes; of one that is too large only so many that it is refused for that."""
     try:
         with path.open("rb") as file:
-            value = yaml.safe_load(file.read(_LIMIT))
-        return str(value["metadata"]["name"])
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
+            return file.read(MAX_BYTES + 1)
+    except OSError:
+        return b""

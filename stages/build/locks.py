@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from packageurl import PackageURL
-from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from sekisho.canonical import digest_of_json
 from sekisho.errors import Refusal
@@ -35,6 +35,9 @@ _HASH = re.compile(r"\s--hash[= ]\s*([A-Za-z0-9]+):([0-9A-Fa-f]+)(?=\s|$)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+UNREADABLE = (ValueError, RecursionError)
+"""What `packaging` raises: its own errors are ValueErrors, and so is that for a number with thousands of digits."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,17 @@ class Target:
         try:
             parsed = Marker(marker) if isinstance(marker, str) else marker
             return any(parsed.evaluate({**self.environment(), "extra": extra}) for extra in ("", *extras))
-        except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName, RecursionError) as error:
+        except UNREADABLE as error:
+            shown = f" {marker[:120]!r}" if isinstance(marker, str) else ""
             raise Refusal(
-                f"The marker {str(marker)[:120]!r} cannot be judged.", where=where, remedy="Lock the packages again."
+                f"The marker{shown} cannot be judged.", where=where, remedy="Lock the packages again."
             ) from error
 
     def suits(self, specifier: str) -> bool:
         """Return whether a `requires-python` takes this Python; what is no specifier forbids nothing."""
         try:
             return SpecifierSet(specifier).contains(self.release, prereleases=True)
-        except InvalidSpecifier:
+        except UNREADABLE:
             return True
 
     def environment(self) -> dict[str, str]:
@@ -136,7 +140,7 @@ def locked_package(name: str, version: str, hashes: Collection[str], *, file: st
         raise Refusal(f"{name[:80]!r} is not the name of a package.", where=where, remedy="Lock the packages again.")
     try:
         exact = str(Version(version))
-    except InvalidVersion as error:
+    except UNREADABLE as error:
         raise Refusal(f"{name} has no valid version.", where=where, remedy="Lock the packages again.") from error
     pairs = [(kind, value) for kind, _, value in (item.partition(":") for item in hashes)]
     return Locked(canonicalize_name(name), exact, _checked(name, pairs, where), line, file)
@@ -219,7 +223,7 @@ def _locked(line: str, number: int, file: str, target: Target) -> Locked | None:
         raise Refusal(f"The option --{option[:40]} is not allowed.", where=where, remedy=f"Run: {LOCK_COMMAND}")
     try:
         requirement = Requirement(rest)
-    except InvalidRequirement as error:
+    except UNREADABLE as error:
         raise Refusal(
             f"{rest[:80]!r} is not a package with a version.",
             where=where,
@@ -246,7 +250,7 @@ def _pinned(requirement: Requirement, where: str) -> str:
         )
     try:
         return str(Version(specifiers[0].version))
-    except InvalidVersion as error:  # packaging refuses it before; kept for its other releases
+    except UNREADABLE as error:  # a number with thousands of digits
         raise Refusal(f"{requirement.name} has no valid version.", where=where) from error
 
 

@@ -8,7 +8,6 @@ checksum or no fetcher here, and are refused with what to do about it.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from packageurl import PackageURL
 
 from sekisho.errors import Refusal
 from stages.build.language import Artifact
+from stages.build.strict_toml import read_toml
 
 LOCK_FILE = "Cargo.lock"
 LOCK_COMMAND = "cargo generate-lockfile"
@@ -93,10 +93,7 @@ def parse_cargo_lock(text: str, *, where: str = LOCK_FILE) -> CargoLock:
         Refusal: not a lock file, another version, or a package that does not come from crates.io with its checksum.
     """
     remedy = f"Run: {LOCK_COMMAND}"
-    try:
-        value = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise Refusal(f"{LOCK_FILE} cannot be read: {str(error)[:200]}", where=where, remedy=remedy) from error
+    value = read_toml(text, file=where, remedy=remedy)
     version = value.get("version", VERSIONS[0])
     if version not in VERSIONS or isinstance(version, bool):
         raise Refusal(

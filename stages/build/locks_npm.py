@@ -8,7 +8,7 @@ the index follows from name and version. What else a lock may hold, a git reposi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -26,6 +26,7 @@ from stages.build.npm_names import (
     split_url,
 )
 from stages.build.strict_json import read_object
+from stages.trees import MAX_PATH
 
 REGISTRY = "https://registry.npmjs.org"
 """In the lock that the line hands to npm; nothing is fetched from there by npm."""
@@ -105,6 +106,7 @@ class _Reading:
         self.where = where
         self.entries = entries
         self._lines = _lines_of_keys(text)
+        self._holders = _holders_of(entries)
 
     def lock(self) -> NpmLock:
         packages: list[Pinned] = []
@@ -152,6 +154,12 @@ class _Reading:
 
     def _place(self, key: str) -> str:
         """Return the name of the folder in node_modules that a key stands for; empty for a folder of the workload."""
+        if len(key) > MAX_PATH or len(key.encode()) > MAX_PATH:
+            raise Refusal(
+                f"The lock has an entry {key[:100]!r}… that is longer than a path may be ({MAX_PATH} bytes).",
+                where=self._at(key),
+                remedy=f"Make the lock anew: {NEW_LOCK_COMMAND}",
+            )
         before, separator, rest = f"/{key}".partition("/node_modules/")
         folder = before.removeprefix("/")
         names = rest.split("/node_modules/") if separator else []
@@ -177,11 +185,10 @@ class _Reading:
         """
         wanted = item.get("optionalDependencies")
         if isinstance(wanted, dict):
-            folders = [key, *_above(key), ""]
+            folders = {key, *_above(key), ""}
             item["optionalDependencies"] = {
-                name: text for name, text in wanted.items()
-                if any(f"{folder}/node_modules/{name}".lstrip("/") in self.entries for folder in folders)
-            }  # fmt: skip
+                name: text for name, text in wanted.items() if not folders.isdisjoint(self._holders.get(name, ()))
+            }
 
     def _target(self, key: str, entry: Mapping[str, Any]) -> str:
         target = entry.get("resolved")
@@ -254,6 +261,16 @@ def _lines_of_keys(text: str) -> dict[str, int]:
         plain = line.strip()
         if plain.startswith('"') and plain.endswith('": {'):
             found.setdefault(plain[1:-4], number)
+    return found
+
+
+def _holders_of(keys: Iterable[str]) -> Mapping[str, set[str]]:
+    """Return the folders that have a package in their node_modules, by its name there."""
+    found: dict[str, set[str]] = {}
+    for key in keys:
+        folder, separator, name = f"/{key}".rpartition("/node_modules/")
+        if separator:
+            found.setdefault(name, set()).add(folder.removeprefix("/"))
     return found
 
 

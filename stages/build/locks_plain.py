@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
+from packaging.markers import Marker
 
 from sekisho.errors import Refusal
-from stages.build.locks import Locked, Target, only_once
+from stages.build.locks import UNREADABLE, Locked, Target, only_once
 from stages.build.locks_tables import MAX_TABLES, Table, package_tables, read_json, read_toml
 
 PIPFILE, PIPFILE_RELOCK = "Pipfile.lock", "pipenv lock"
@@ -132,5 +132,5 @@ def _chosen(table: Table, groups: frozenset[str], target: Target) -> bool:
         parsed = Marker(table.text("marker"))
         chosen: dict[str, Any] = {**target.environment(), "extras": frozenset(), "dependency_groups": groups}
         return parsed.evaluate(chosen, context="lock_file")
-    except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName, RecursionError) as error:
+    except UNREADABLE as error:
         raise table.refusal(f"The marker {str(marker)[:120]!r} cannot be judged.") from error

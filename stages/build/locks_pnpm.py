@@ -30,8 +30,9 @@ LOCK_COMMAND = "pnpm install --lockfile-only"
 
 _VERSION = "9.0"
 _MAX_PACKAGES = 10_000
+_MAX_LINE = 32_768
 _KEY = re.compile(r"""( *)(?:'([^']+)'|"([^"]+)"|([^\s'"#][^:]*(?::[^\s:][^:]*)*)):(?: (.*))?""")
-_PAIR = re.compile(r"(\w+): ('[^']*'|[^,}]+)")
+_PAIR = re.compile(r"\b(\w+): ('[^']*'|[^,}]+)")
 _GROUPS = ("dependencies", "optionalDependencies")
 _READ = (*_GROUPS, "devDependencies")
 
@@ -95,6 +96,9 @@ def _sections(text: str, where: str) -> Mapping[str, dict[str, _Entry]]:
     group: dict[str, str] | None = None
     name = ""
     for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > _MAX_LINE:
+            raise Refusal(f"The line is longer than {_MAX_LINE} characters.", where=f"{where}:{number}",
+                          remedy=f"Make the lock anew: rm {where} && {LOCK_COMMAND}")  # fmt: skip
         match = _KEY.fullmatch(line.rstrip())
         if match is None:
             continue

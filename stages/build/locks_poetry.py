@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from sekisho.errors import Refusal
 from stages.build.locks import Locked, Target, only_once
-from stages.build.locks_tables import Table, package_tables, read_toml
+from stages.build.locks_tables import Steps, Table, package_tables, read_toml
 
 FILE = "poetry.lock"
 RELOCK = "poetry lock"
@@ -79,15 +79,18 @@ def _reached(tables: tuple[Table, ...], wanted: tuple[Wanted, ...], target: Targ
         by_name.setdefault(table.name, []).append(table)
     todo = deque((one.name, extra) for one in wanted if _asked(one, target) for extra in ("", *one.extras))
     seen: set[tuple[str, str]] = set()
+    steps = Steps(FILE, RELOCK)
     while todo:
         name, extra = todo.popleft()
         if (canonicalize_name(name), extra) in seen:
             continue
         seen.add((canonicalize_name(name), extra))
-        table = _one(by_name.get(canonicalize_name(name), []), name, target)
+        found = by_name.get(canonicalize_name(name), [])
+        steps.take(len(found))
+        table = _one(found, name, target)
         if not extra:
             yield table
-        todo.extend(_edges(table, extra, target))
+        todo.extend(_edges(table, extra, target, steps))
 
 
 def _asked(one: Wanted, target: Target) -> bool:
@@ -106,19 +109,23 @@ def _one(tables: list[Table], name: str, target: Target) -> Table:
     return found[0]
 
 
-def _edges(table: Table, extra: str, target: Target) -> Iterator[tuple[str, str]]:
+def _edges(table: Table, extra: str, target: Target, steps: Steps) -> Iterator[tuple[str, str]]:
     of_extra = {name.partition(" ")[0].partition("[")[0] for name in _extra(table, extra)} if extra else set()
     offered = {canonicalize_name(name) for name in of_extra}
     for name, value in table.table("dependencies").items():
         for edge in value if isinstance(value, list) else [value]:
+            steps.take()
             more: Mapping[str, Any] = edge if isinstance(edge, dict) else {}
             if not table.holds(more.get("markers"), target, extras=(extra,) if extra else ()):
                 continue
             if more.get("optional") is True and canonicalize_name(name) not in offered:
                 continue
             yield name, ""
-            for other in more.get("extras", []):
-                yield name, str(other)
+            extras = more.get("extras", [])
+            if not isinstance(extras, list) or not all(isinstance(other, str) for other in extras):
+                raise table.refusal("extras is not a list of texts.")
+            for other in extras:
+                yield name, other
 
 
 def _extra(table: Table, extra: str) -> list[str]:

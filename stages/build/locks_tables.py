@@ -5,8 +5,6 @@ Neither format says where in a file a value stands. A message needs it, so the l
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +12,15 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from sekisho.errors import Refusal
+from stages.build import strict_toml
 from stages.build.locks import Locked, Target, locked_package
+from stages.build.strict_json import read_value
 
 MAX_BYTES = 8 << 20
 MAX_TABLES = 10_000
 """Packages in one file, of all targets and groups together."""
+MAX_EDGES = 200_000
+"""What packages ask for, each for itself and for each extra: steps while a lock is walked."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,7 @@ def read_toml(text: str, *, file: str, relock: str) -> dict[str, Any]:
     Raises:
         Refusal: it is no TOML.
     """
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(f"{file} cannot be read: {str(error)[:200]}", where=file, remedy=f"Run: {relock}") from error
+    return strict_toml.read_toml(text, file=file, remedy=f"Run: {relock}")
 
 
 def read_json(text: str, *, file: str, relock: str) -> dict[str, Any]:
@@ -119,13 +118,33 @@ def read_json(text: str, *, file: str, relock: str) -> dict[str, Any]:
     Raises:
         Refusal: it is no JSON object.
     """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(f"{file} cannot be read: {str(error)[:200]}", where=file, remedy=f"Run: {relock}") from error
+    value = read_value(text, where=file, remedy=f"Run: {relock}")
     if not isinstance(value, dict):
         raise Refusal(f"{file} is not a JSON object.", where=file, remedy=f"Run: {relock}")
     return value
+
+
+@dataclass
+class Steps:
+    """Counts the steps of a walk through a lock file: what packages ask for can be crossed with extras without end."""
+
+    file: str
+    relock: str
+    count: int = 0
+
+    def take(self, more: int = 1) -> None:
+        """Count steps.
+
+        Raises:
+            Refusal: there were too many.
+        """
+        self.count += more
+        if self.count > MAX_EDGES:
+            raise Refusal(
+                f"The packages of {self.file} ask for each other more than {MAX_EDGES:,} times.",
+                where=self.file,
+                remedy=f"Lock fewer packages, with fewer extras: {self.relock}",
+            )
 
 
 def package_tables(

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from sekisho.errors import Refusal
 from stages.build.locks import Locked, Target, only_once
-from stages.build.locks_tables import Table, package_tables, read_toml
+from stages.build.locks_tables import Steps, Table, package_tables, read_toml
 
 FILE = "uv.lock"
 RELOCK = "uv lock"
@@ -41,6 +41,7 @@ class _Walk:
     folders: set[str] = field(default_factory=set)
     seen: set[tuple[int, str]] = field(default_factory=set)
     """Place of a package's table, and an extra; an empty one for the package itself."""
+    steps: Steps = field(default_factory=lambda: Steps(FILE, RELOCK))
 
 
 def parse_uv_lock(text: str, *, project: str, wanted: Iterable[str], target: Target, group: str = "") -> Workspace:
@@ -107,7 +108,7 @@ def _follow(walk: _Walk, root: Table, group: str) -> None:
     edges: list[Mapping[str, Any]] = []
     if group:
         for key in ("dev-dependencies", "optional-dependencies"):
-            edges += _listed(root, key, group)
+            edges += _listed(walk, root, key, group)
         todo.extend(_reached(walk, root, edges))
     while todo:
         table, extra = todo.popleft()
@@ -115,12 +116,13 @@ def _follow(walk: _Walk, root: Table, group: str) -> None:
             continue
         walk.seen.add((id(table), extra))
         _note(walk, table, root)
-        edges = _listed(table, "optional-dependencies", extra) if extra else list(table.tables("dependencies"))
+        edges = _listed(walk, table, "optional-dependencies", extra) if extra else list(table.tables("dependencies"))
         todo.extend(_reached(walk, table, edges))
 
 
 def _reached(walk: _Walk, table: Table, edges: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Table, str]]:
     for edge in edges:
+        walk.steps.take()
         if not table.holds(edge.get("marker"), walk.target):
             continue
         other = _other(walk, table, edge)
@@ -132,8 +134,9 @@ def _reached(walk: _Walk, table: Table, edges: Iterable[Mapping[str, Any]]) -> I
             yield other, str(extra)
 
 
-def _listed(table: Table, key: str, name: str) -> list[Mapping[str, Any]]:
+def _listed(walk: _Walk, table: Table, key: str, name: str) -> list[Mapping[str, Any]]:
     groups = table.table(key)
+    walk.steps.take(len(groups))
     found: Any = next(
         (value for other, value in groups.items() if canonicalize_name(other) == canonicalize_name(name)), []
     )
@@ -144,9 +147,11 @@ def _listed(table: Table, key: str, name: str) -> list[Mapping[str, Any]]:
 
 def _other(walk: _Walk, table: Table, edge: Mapping[str, Any]) -> Table:
     name = canonicalize_name(str(edge.get("name", "")))
+    same = walk.by_name.get(name, ())
+    walk.steps.take(len(same))
     found = [
         other
-        for other in walk.by_name.get(name, ())
+        for other in same
         if edge.get("version") in (None, other.value.get("version"))
         and edge.get("source") in (None, other.value.get("source"))
     ]
@@ -173,7 +178,7 @@ def _note(walk: _Walk, table: Table, root: Table) -> None:
     source = table.table("source")
     folder = _folder(table)
     if folder:
-        if PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts:
+        if PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts or "\0" in folder:
             raise table.from_elsewhere("a folder outside of the workload")
         if folder != ".":
             walk.folders.add(PurePosixPath(folder).as_posix())

@@ -26,7 +26,8 @@ LOCK_COMMAND = "yarn install"
 NPM_LOCK_COMMAND = "npm install --package-lock-only"
 
 _MAX_PACKAGES = 10_000
-_PATTERN = re.compile(r'"((?:[^"\\]|\\.)*)"|([^",\s][^",]*)')
+_PATTERN = re.compile(r'"((?:[^"\\]|\\.)*+)"?|([^",\s][^",]*)')
+"""What is not closed goes on to the end, so that no letter is looked at twice."""
 _FIELD = re.compile(r'  (version|resolved|integrity) "?([^"\s]+)"?')
 _GROUPS = ("dependencies", "optionalDependencies")
 _GROUP = re.compile(r"  (dependencies|optionalDependencies):")
@@ -102,7 +103,7 @@ def _entries(text: str, where: str) -> Iterator[_Entry]:
         if line and not line.startswith((" ", "#")) and line.endswith(":"):
             if entry is not None:
                 yield entry
-            patterns = tuple(match[1] or match[2] for match in _PATTERN.finditer(line[:-1]))
+            patterns = tuple(match[1] or match[2] or "" for match in _PATTERN.finditer(line[:-1]))
             if not seen.isdisjoint(patterns) or len(seen) > _MAX_PACKAGES * 4:
                 raise Refusal(f"{line[:100]!r} is there twice, or there are too many entries.",
                               where=f"{where}:{number}", remedy=f"Make the lock anew: {LOCK_COMMAND}")  # fmt: skip
@@ -146,7 +147,7 @@ def _package(entry: _Entry, where: str) -> Pinned:
     url, _, sha1 = resolved.partition("#")
     parts = split_url(url)
     if not resolved or parts.scheme not in {"http", "https"}:
-        raise from_elsewhere(place, resolved or wanted, where=here)
+        raise from_elsewhere(place or "A package without a name", resolved or wanted, where=here)
     if not unquote(parts.path).endswith(f"/{index_path(name, version)}"):
         raise from_elsewhere(place, resolved, where=here)
     try:

@@ -151,7 +151,7 @@ def from_elsewhere(name: str, source: str, *, where: str) -> Refusal:
     else:
         kind = "a URL"
     return Refusal(
-        f"{name} comes from {kind} ({shown}), not from the package index.",
+        f"{name[:100]} comes from {kind} ({shown}), not from the package index.",
         where=where,
         remedy="Take a published version of it, or keep its source in a folder of the workload (a workspace).",
     )

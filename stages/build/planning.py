@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from sekisho.builds import BuildRules
 from sekisho.canonical import Digest, digest_of, digest_of_json
-from sekisho.errors import PermanentError
+from sekisho.errors import PermanentError, Refusal
 from sekisho.model import StandardImage
 from stages.build.detect import Detection, detect
 from stages.build.language import Language, Plan, Unlocked
 from stages.build.languages import LANGUAGES
 from stages.build.materials import declared
 from stages.build.project import Project
+
+_LOG = logging.getLogger(__name__)
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What code raises that meets a form it does not know; LookupError is that of a key or an index."""
 
 
 class Standards(Protocol):
@@ -62,13 +68,37 @@ def draft(project: Project, standard: Standards, languages: Sequence[Language] =
     """Return what a workload's language says is to be done.
 
     Raises:
-        Refusal: the language cannot be told or is not offered; something is missing.
+        Refusal: the language cannot be told or is not offered; something is missing, or has a form that nobody foresaw.
     """
-    found = detect(project, languages)
+    with _readable(project, "this folder"):
+        found = detect(project, languages)
     offered = standard.offered(found.language.name)
     if not offered:
         standard.for_language(found.language.name)  # says so, and what is offered
-    return Draft(found, found.language.plan(project, offered))
+    with _readable(project, found.language.title):
+        return Draft(found, found.language.plan(project, offered))
+
+
+@contextmanager
+def _readable(project: Project, whose: str) -> Iterator[None]:
+    """Turn an error of pure code into a refusal: a stranger's file is at fault, and stays so however often it is read.
+
+    The readers refuse by themselves what they know to be wrong. This is for what none of them foresaw, which would
+    count as a fault of the line, be tried again for ever, and never be a NO with a remedy. Errors of the disk and of
+    the memory are the line's own, and pass.
+    """
+    try:
+        yield
+    except _UNREADABLE as error:
+        if isinstance(error, OSError):  # io.UnsupportedOperation is both
+            raise
+        _LOG.exception("The files of %s cannot be read (%s).", project.name, whose)
+        raise Refusal(
+            f"The files of {whose} have a form that cannot be read ({type(error).__name__}).",
+            where=project.name,
+            remedy="Make the lock file and the manifests anew with their own tools; "
+            "if it stays, send the commit to the platform team.",
+        ) from error
 
 
 def placed(project: Project, found: Draft, standard: Standards, rules: BuildRules) -> Planned | Unresolved:

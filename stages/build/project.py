@@ -51,7 +51,8 @@ class Project:
         with (self.root / path).open("rb") as file:
             data = file.read(limit + 1)
         if len(data) > limit:
-            raise Refusal(f"{path} is larger than {limit >> 20} MiB.", where=path, remedy="Make it smaller.")
+            most = f"{limit >> 20} MiB" if limit >> 20 else f"{limit >> 10} KiB"
+            raise Refusal(f"{path} is larger than {most}.", where=path, remedy="Make it smaller.")
         return data
 
     def text(self, path: str, *, limit: int = READ_LIMIT) -> str | None:
@@ -103,5 +104,5 @@ class Project:
                 if not stat.S_ISDIR(current.lstat().st_mode):
                     return False
             return bool(kind((current / parts[-1]).lstat().st_mode))  # type: ignore[operator]
-        except OSError:
+        except (OSError, ValueError):  # ValueError: NUL or half a surrogate pair, which no name on disk has
             return False

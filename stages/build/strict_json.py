@@ -19,6 +19,18 @@ def read_object(text: str, *, where: str, remedy: str) -> dict[str, Any]:
     Raises:
         Refusal: not JSON, not an object, a name twice, nested too deeply, or text that is not Unicode.
     """
+    value = read_value(text, where=where, remedy=remedy)
+    if not isinstance(value, dict):
+        raise Refusal(f"{where} is not an object.", where=where, remedy=remedy)
+    return value
+
+
+def read_value(text: str, *, where: str, remedy: str) -> Any:
+    """Return the value that a text holds, of whatever type.
+
+    Raises:
+        Refusal: not JSON, a name twice, nested too deeply, or text that is not Unicode.
+    """
     try:
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
         if "\\u" in text:
@@ -27,8 +39,6 @@ def read_object(text: str, *, where: str, remedy: str) -> dict[str, Any]:
         raise Refusal(f"{where} is nested too deeply.", where=where, remedy=remedy) from error
     except ValueError as error:
         raise Refusal(f"{where} is not JSON as it should be: {str(error)[:200]}", where=where, remedy=remedy) from error
-    if not isinstance(value, dict):
-        raise Refusal(f"{where} is not an object.", where=where, remedy=remedy)
     return value
 
 

@@ -54,7 +54,7 @@ def check_modules(tree: Tree, reach: Reach) -> None:
     seen = uncovered(tree, reach)
     if seen is not None:
         raise Refusal(
-            f"{seen.what} is imported, and no module that go.mod requires has it.",
+            f"{seen.what[:200]} is imported, and no module that go.mod requires has it.",
             where=seen.where,
             remedy="Run: go mod tidy; then commit go.mod and go.sum.",
         )
@@ -67,7 +67,7 @@ def _missing(tree: Tree, seen: Seen) -> Refusal:
         command = command or "swag init"
     remedy = f"If it is generated, make it ({command}) and commit it." if command else "Commit it, or mend the import."
     return Refusal(
-        f"{seen.what} is imported, and the commit has no Go files for it.",
+        f"{seen.what[:200]} is imported, and the commit has no Go files for it.",
         where=seen.where,
         remedy=remedy,
     )

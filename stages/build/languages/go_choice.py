@@ -13,16 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-import yaml
-
 from sekisho.errors import Refusal
 from stages.build.languages.go_tree import Tree
+from stages.build.procfile import web_lines
 from stages.build.project import Project
+from stages.build.scores import MAX_BYTES, SCORE, score_name
 
-PROCFILE = "Procfile"
 MAX_PROGRAMS = 12
 
-_WEB = re.compile(r"^web\s*:\s*(.+?)\s*$")
 _SHELL = re.compile(r"[$`;&|<>*?~(){}\[\]!\\\n]")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL | re.ASCII)
 _VERSION = re.compile(r"v[0-9]+")
@@ -135,21 +133,13 @@ def _automatic(project: Project, tree: Tree, programs: Sequence[Program]) -> Pro
     commands = [program for program in candidates if "cmd" in PurePosixPath(program.folder).parts[:-1]
                 or PurePosixPath(program.folder).name == "cmd"]  # fmt: skip
     mains = [module for module in tree.modules if module.main]
-    wanted = {executable(module.path) for module in mains if len(mains) == 1} | {_app(project)}
+    wanted = {executable(module.path) for module in mains if len(mains) == 1}
+    wanted.add(score_name(project.read(SCORE, limit=MAX_BYTES) or b""))
     alike = [program for program in commands if program.name in wanted]
     for group in (alike, commands, candidates):
         if len(group) == 1:
             return group[0]
     return None
-
-
-def _app(project: Project) -> str:
-    """Return the app's name, as score.yaml has it; whether that file is valid is for the render stage to say."""
-    try:
-        name = yaml.safe_load(project.read("score.yaml", limit=1 << 20) or b"")["metadata"]["name"]
-    except (yaml.YAMLError, KeyError, TypeError, RecursionError, ValueError):
-        return ""
-    return name if isinstance(name, str) else ""
 
 
 def _is_aside(program: Program) -> bool:
@@ -188,16 +178,12 @@ def _named(said: _Said, programs: Sequence[Program], automatic: Program | None) 
 
 
 def _procfile(project: Project) -> _Said | None:
-    text = project.text(PROCFILE, limit=1 << 20)
-    if text is None:
-        return None
-    found = [(number, match[1]) for number, line in enumerate(text.splitlines(), 1) if (match := _WEB.match(line))]
+    found = [web for web in web_lines(project) if web.command]
     if not found:
         return None
-    number, command = found[0]
-    where = f"{PROCFILE}:{number}"
+    command, where = found[0].command, found[0].where
     if len(found) > 1:
-        raise Refusal("The Procfile has two `web` lines.", where=f"{PROCFILE}:{found[1][0]}", remedy="Remove one.")
+        raise Refusal("The Procfile has two `web` lines.", where=found[1].where, remedy="Remove one.")
     if _SHELL.search(command):
         raise Refusal(
             f"The command {command[:80]!r} needs a shell, and the image of a Go program has none.",

@@ -21,8 +21,8 @@ MAX_LINES = 20_000
 _GO = re.compile(
     r"([1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})(?:\.(0|[1-9][0-9]{0,3})|((?:rc|beta)[1-9][0-9]{0,3}))?", re.ASCII
 )
-_TOKEN = re.compile(r'[ \t\r]*(?:(?P<comment>//.*)|(?P<raw>`[^`]*`)|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<mark>=>|[(),])|'
-                    r"(?P<word>(?:(?!//|=>)[^\s()\",`])+))")  # fmt: skip
+_TOKEN = re.compile(r'[ \t\r]*(?:(?P<comment>//.*)|(?P<raw>`[^`]*`)|(?P<quoted>"(?:[^"\\]|\\.)*+")|(?P<mark>=>|[(),])|'
+                    r"(?P<word>(?:(?!//|=>)[^\s()\",`])++))")  # fmt: skip
 _OWN_MODULE = re.compile(r"[A-Za-z0-9._~/+@-]{1,256}")
 _KNOWN = {
     MOD: frozenset({"module", "go", "toolchain", "godebug", "require", "exclude", "replace", "retract", "tool",
@@ -230,7 +230,10 @@ def _words(line: str, here: str) -> list[str]:
 
 def _unquoted(text: str, here: str) -> str:
     try:
-        value = json.loads(text)
+        value = str(json.loads(text))
+        if "\0" in value:
+            raise ValueError("NUL")  # noqa: TRY301  (both become one refusal)
+        value.encode()  # half a surrogate pair is no text
     except ValueError as error:
         raise Refusal(f"{text[:60]} cannot be read.", where=here, remedy=_REMEDY) from error
-    return str(value)
+    return value

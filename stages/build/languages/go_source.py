@@ -12,16 +12,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from sekisho.errors import plain
+
 # What is not closed goes on to the end of its line or of the file: no text takes more than one look at each letter.
 _PARTS = r"""(?P<line>//[^\n]*)
       | (?P<block>/\*.*?(?:\*/|\Z))
       | (?P<raw>`[^`]*(?:`|\Z))
-      | (?P<text>"(?:\\.|[^"\\\n])*"?)
-      | (?P<rune>'(?:\\.|[^'\\\n])*'?)"""
+      | (?P<text>"(?:\\.|[^"\\\n])*+"?)
+      | (?P<rune>'(?:\\.|[^'\\\n])*+'?)"""
 _SKIPPING = re.compile(_PARTS, re.VERBOSE | re.DOTALL)
 _TOKEN = re.compile(rf"(?P<space>[ \t\r\n;]+) | {_PARTS} | (?P<word>[^\W\d]\w*) | (?P<mark>.)", re.VERBOSE | re.DOTALL)
 _EMBED = "//go:embed"
-_EMBED_WORD = re.compile(r'\s*(?:`([^`]*)`|("(?:\\.|[^"\\])*")|(\S+))')
+_EMBED_WORD = re.compile(r'\s*(?:`([^`]*)`|("(?:\\.|[^"\\])*+")|(\S+))')
 _BUILD = re.compile(r"//go:build\s+(.*)")
 _OLD_BUILD = re.compile(r"//\s*\+build\s")
 _CONSTRAINT = re.compile(r"\s*(&&|\|\||!|\(|\)|[\w.]+)")
@@ -138,7 +140,7 @@ def _string(token: str) -> str:
     if token.startswith("`"):
         return token.strip("`")
     try:
-        return str(json.loads(token))
+        return plain(str(json.loads(token)))
     except ValueError:
         return ""
 
@@ -161,8 +163,8 @@ def embeds(text: str) -> tuple[Embed, ...]:
 
 
 def _patterns(text: str) -> Iterator[str]:
-    for raw, quoted, plain in _EMBED_WORD.findall(text):
-        yield raw or (_string(quoted) if quoted else plain)
+    for raw, quoted, bare in _EMBED_WORD.findall(text):
+        yield raw or (_string(quoted) if quoted else bare)
 
 
 def name_counts(name: str) -> bool:

@@ -16,6 +16,9 @@ from stages.build.project import Project
 _LIMIT = 64 << 20
 """Of one Go file; some hold data."""
 _MAX_LOOKS = 5_000_000
+_LOOKS_OF_PATTERN = 100
+"""What one pattern counts for before it is compared."""
+_MAX_PATTERN = 4096
 _SIGNS = re.compile(r"[*?\[\\]")
 _MAIN = re.compile(r"^func\s+main\s*\(\s*\)", re.MULTILINE)
 _PARTS = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+\]|.", re.DOTALL)
@@ -243,6 +246,9 @@ class Tree:
         """Return the files that a pattern embeds (package embed): a folder stands for what is in it."""
         pattern = embed.pattern.removeprefix("all:")
         hidden = pattern != embed.pattern
+        if len(pattern) > _MAX_PATTERN:
+            return ()  # no path is as long
+        self._look(_LOOKS_OF_PATTERN, where)
         try:
             expression = re.compile(glob_expression(pattern))
         except re.error:
@@ -264,14 +270,17 @@ class Tree:
         """Return the files whose paths start so; the work that all patterns together make is bounded."""
         first = bisect_left(self.files, start)
         last = bisect_left(self.files, f"{start}\U0010ffff", first)
-        self._looks += last - first
+        self._look(last - first, where)
+        return self.files[first:last]
+
+    def _look(self, count: int, where: str) -> None:
+        self._looks += count
         if self._looks > _MAX_LOOKS:
             raise Refusal(
                 "The patterns of `//go:embed` lines are too many for this many files.",
                 where=where,
                 remedy="Embed folders instead of single files.",
             )
-        return self.files[first:last]
 
     def _text(self, path: str) -> str:
         if path not in self._texts:

@@ -6,6 +6,7 @@ Nothing is expanded but the document itself: a document type, which every entity
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -49,13 +50,10 @@ def read_poms(project: Project) -> tuple[Pom, ...]:
         Refusal: one cannot be read, is missing, or lies outside of the workload.
     """
     found: dict[str, Pom] = {}
-    waiting = [POM]
+    waiting = deque([POM])
+    seen = {POM}
     while waiting:
-        path = waiting.pop(0)
-        if path in found:
-            continue
-        if len(found) >= MAX_MODULES:
-            raise Refusal(f"The workload has more than {MAX_MODULES} modules.", where=POM)
+        path = waiting.popleft()
         data = project.read(path, limit=_LIMIT)
         if data is None:
             raise Refusal(
@@ -64,7 +62,12 @@ def read_poms(project: Project) -> tuple[Pom, ...]:
                 remedy="Commit the module, or take it out of <modules>.",
             )
         found[path] = pom = parse_pom(data, path)
-        waiting += [_module(path, module) for module in pom.modules]
+        modules = dict.fromkeys(_module(path, module) for module in pom.modules)
+        waiting += [module for module in modules if module not in seen]
+        seen.update(modules)
+        if len(seen) > MAX_MODULES:
+            raise Refusal(f"The workload has more than {MAX_MODULES} modules.", where=POM,
+                          remedy="Give each workload a folder and a pom.xml of its own.")  # fmt: skip
     return tuple(found.values())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from sekisho.errors import Refusal
 from stages.build.language import Plan, Unlocked
 from stages.build.languages.node_lock import find_lock, no_packages, read_lock, unlocked
@@ -12,11 +10,11 @@ from stages.build.languages.node_plan import Workload, plain_site, server, site
 from stages.build.languages.node_start import REMEDY, Reader, Start, programs_of
 from stages.build.languages.node_tools import framework_start, next_output, serves_requests, site_of
 from stages.build.locks_npm import OldLock
+from stages.build.procfile import PROCFILE, web_lines
 from stages.build.project import Project
 
 _BUILD_SCRIPTS = ("build", "heroku-postbuild", "docs:build", "build:docs", "generate")
 _START_SCRIPTS = ("start:prod", "start:production", "start")
-_WEB = re.compile(r"^web\s*:\s*(.+?)\s*$", re.MULTILINE)
 _MAIN = ("server.js", "app.js", "index.js", "server.mjs", "index.mjs", "src/index.js", "src/server.js", "src/app.js")
 _STATIC_FOLDERS = ("public", "site", "dist", "")
 
@@ -70,9 +68,9 @@ def _start(workload: Workload) -> tuple[Start, Refusal | None]:
         development=frozenset(manifest.dev_dependencies),
     )
     try:
-        lines = _WEB.findall(project.text("Procfile") or "")
+        lines = [web.command for web in web_lines(project) if web.command]
         if len(lines) == 1:
-            return reader.command(lines[0], where="Procfile"), None
+            return reader.command(lines[0], where=PROCFILE), None
         named = next((name for name in _START_SCRIPTS if name in manifest.scripts), "")
         if named:
             return _existing(workload, reader.script(named)), None

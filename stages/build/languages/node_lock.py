@@ -49,7 +49,7 @@ _PNPM_SETTING = re.compile(
     r"(?:auto-install-peers|strict-peer-dependencies|shamefully-hoist|public-hoist-pattern|hoist-pattern"
     r"|link-workspace-packages|resolve-peers-from-workspace-root|dedupe-peer-dependents)\s*=\s*[\w*@/,.-]+"
 )
-_OPTION = re.compile(r"^\s*([a-z-]+)\s*=\s*([a-z-]+)\s*$", re.MULTILINE)
+_OPTION = re.compile(r"^[ \t]*([a-z-]+)[ \t]*=[ \t]*([a-z-]+)[ \t\r]*$", re.MULTILINE)
 
 
 def find_lock(project: Project, manifest: Manifest) -> tuple[str, str]:

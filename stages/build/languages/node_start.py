@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from sekisho.errors import Refusal
 from stages.build.languages.node_tools import DEVELOPMENT, SERVES_FOLDER, WITHOUT_PORT, default_start
 from stages.build.npm_names import Pinned
+from stages.build.procfile import MAX_LINE
 
 REMEDY = "Write the command into `scripts.start` of package.json, for example: node server.js"
 
@@ -113,7 +114,7 @@ class Reader:
         return replace(start, before=(*before, *start.before))
 
     def _at_build(self, words: tuple[str, ...], where: str) -> tuple[tuple[str, ...], ...]:
-        if _AT_START.search(" ".join([*words, *(self.scripts.get(word, "") for word in words)])):
+        if _AT_START.search(" ".join([*words, *(self.scripts.get(word, "")[:MAX_LINE] for word in words)])):
             raise Refusal(
                 f"{shlex.join(words)[:80]!r} has to run at each start, before the program: that needs a shell.",
                 where=where,
@@ -213,6 +214,8 @@ def _tool(name: str, rest: tuple[str, ...]) -> Start | None:
 
 
 def _segments(text: str, where: str) -> list[tuple[str, ...]]:
+    if len(text) > MAX_LINE:  # the reader's time grows with the square of a word's length
+        raise Refusal("The start command is empty somewhere or too long.", where=where, remedy=REMEDY)
     try:
         lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True

@@ -18,7 +18,7 @@ ASGI: frozenset[str] = frozenset(
 _FACTORIES = ("create_app", "make_app", "build_app", "get_app", "get_application", "create_application", "factory")
 _NAMES = ("app", "application", "api", "server", "asgi", "wsgi")
 _STEMS = ("wsgi", "asgi", "app", "main", "application", "server", "run", "api", "web", "index")
-_FLASK_APP = re.compile(r"^\s*(?:export\s+)?FLASK_APP\s*=\s*[\"']?([\w./:]+)[\"']?\s*$", re.MULTILINE)
+_FLASK_APP = re.compile(r"^[ \t]*(?:export[ \t]+)?FLASK_APP[ \t]*=[ \t]*[\"']?([\w./:]+)[\"']?[ \t\r]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _module(project: Project, path: str) -> str:
     """Return a module's name as its own project imports it: `src` is mostly no package."""
     if path.startswith("src/") and not project.has("src/__init__.py"):
         text = (project.read(path) or b"").decode("utf-8", "replace")
-        if not re.search(r"^\s*(?:from|import) src\b", text, re.MULTILINE):
+        if not re.search(r"^[ \t]*(?:from|import) src\b", text, re.MULTILINE):
             path = path.removeprefix("src/")
     return source.module_name(path)
 

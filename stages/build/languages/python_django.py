@@ -21,7 +21,7 @@ STAND_IN = "only-while-static-files-are-collected"
 
 _DEPTH = 2
 _STATIC_FILES = "django.contrib.staticfiles"
-_STATIC_ROOT = re.compile(r"^\s*STATIC_ROOT\s*(?::[^=]+)?=", re.MULTILINE)
+_STATIC_ROOT = re.compile(r"^[ \t]*STATIC_ROOT[ \t]*(?::[^=\n]+)?=", re.MULTILINE)
 _READERS = {"env", "config", "getenv", "get_env_variable", "get_env", "require_env", "env_var"}
 """Functions that settings read the environment with (django-environ, python-decouple, and home-made ones)."""
 _KINDS = {"int": "1", "float": "1", "bool": "False", "url": "http://localhost", "db": "sqlite:////tmp/stand-in.sqlite3",
@@ -187,7 +187,7 @@ def _settings_files(project: Project, folder: str, settings: str) -> tuple[str, 
     package = str(PurePosixPath(own).parent)
     if PurePosixPath(package).name in ("settings", "conf", "config"):
         paths |= {f"{package}/{name}.py" for name in ("__init__", "base", "common", "defaults", "production", "prod")}
-    texts = (project.read(path) for path in sorted(paths) if project.has(path))
+    texts = (project.read(path, limit=source.LIMIT) for path in sorted(paths) if project.has(path))
     return tuple(data.decode("utf-8", "replace") for data in texts if data is not None)
 
 

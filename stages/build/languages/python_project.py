@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 
 from sekisho.errors import Refusal
 from stages.build.locks_poetry import Wanted
 from stages.build.project import Project
+from stages.build.strict_toml import read_toml
 
 FILE = "pyproject.toml"
 OUTPUTS = ("public", "site", "dist")
@@ -47,12 +47,7 @@ class PyProject:
             Refusal: it cannot be read, or is too large.
         """
         text = project.text(FILE, limit=_LIMIT)
-        try:
-            return cls(tomllib.loads(text) if text else {})
-        except (ValueError, RecursionError) as error:
-            raise Refusal(
-                f"{FILE} cannot be read: {str(error)[:200]}", where=FILE, remedy="Correct the file."
-            ) from error
+        return cls(read_toml(text, file=FILE, remedy="Correct the file.") if text else {})
 
     def table(self, *path: str) -> Mapping[str, Any]:
         """Return a table, empty where it is missing or is no table."""
@@ -123,7 +118,7 @@ class PyProject:
 def _wanted(text: str) -> Wanted | None:
     try:
         found = Requirement(text)
-    except InvalidRequirement:
+    except (ValueError, RecursionError):  # no requirement, or one with numbers or parentheses that nobody writes
         return None
     return Wanted(found.name, tuple(sorted(found.extras)), str(found.marker or ""))
 
@@ -133,10 +128,14 @@ def _of_poetry(name: str, value: Any) -> list[Wanted]:
     if not edges:
         return [Wanted(name)]
     return [
-        Wanted(name, tuple(str(extra) for extra in edge.get("extras", ())), str(edge.get("markers", "")))
+        Wanted(name, _texts(edge.get("extras")), str(edge.get("markers", "")))
         for edge in edges
         if edge.get("optional") is not True
     ]
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
 def _same(name: str, other: str) -> bool:
@@ -148,7 +147,7 @@ def _specifier(text: str) -> str:
     parts = [part.strip() for part in text.split(",")]
     found: list[str] = []
     for part in parts:
-        match = re.fullmatch(r"([\^~])\s*(\d+)(?:\.(\d+))?(?:\.\d+)*", part)
+        match = re.fullmatch(r"([\^~])\s*(\d{1,9})(?:\.(\d{1,9}))?(?:\.\d{1,9})*", part)
         if match is None:
             found.append(part if part[:1] in "<>=!" else "")
         elif match[1] == "^":

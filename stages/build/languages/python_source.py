@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from stages.build.project import Project
 
-_LIMIT = 512 << 10
+LIMIT = 512 << 10
+"""Of one module; its tree takes a hundred times as much."""
 
 
 def parse(project: Project, path: str) -> ast.Module | None:
@@ -15,7 +16,7 @@ def parse(project: Project, path: str) -> ast.Module | None:
     if not project.has(path):
         return None
     try:
-        data = project.read(path, limit=_LIMIT)
+        data = project.read(path, limit=LIMIT)
     except ValueError:
         return None
     return parse_bytes(data or b"")

@@ -15,12 +15,10 @@ from stages.build.languages.python_django import Django
 from stages.build.languages.python_launch import LAUNCHER
 from stages.build.languages.python_project import PyProject
 from stages.build.languages.python_words import CommandLine, plain, read_command_line
+from stages.build.procfile import web_lines
 from stages.build.project import Project
 
-PROCFILE = "Procfile"
 PYTHON = "/usr/bin/python3"
-_LIMIT = 1 << 20
-_WEB = re.compile(r"^web\s*:\s*(.*?)\s*$")
 _ENTRY = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)", re.ASCII)
 _INTERPRETER = re.compile(r"python(?:3(?:\.\d+)?)?")
 _REMEDY = "Write a line such as `web: gunicorn yourpackage.wsgi` into Procfile."
@@ -84,20 +82,13 @@ def find_start(
 
 
 def _of_procfile(project: Project, django: Django | None) -> Start | None:
-    data = project.read(PROCFILE, limit=_LIMIT)
-    if data is None:
-        return None
-    lines = data.decode("utf-8", "replace").splitlines()
-    found = [(number, match[1]) for number, line in enumerate(lines, 1) if (match := _WEB.match(line))]
+    found = web_lines(project)
     if not found:
         return None
     if len(found) > 1:
-        raise Refusal(
-            f"The Procfile has {len(found)} `web` lines, not one.", where=f"{PROCFILE}:{found[1][0]}", remedy=_REMEDY
-        )
-    number, text = found[0]
-    where = f"{PROCFILE}:{number}"
-    line = read_command_line(text, where=where)
+        raise Refusal(f"The Procfile has {len(found)} `web` lines, not one.", where=found[1].where, remedy=_REMEDY)
+    where = found[0].where
+    line = read_command_line(found[0].command, where=where)
     notes = []
     kept = tuple(command for command in line.commands if not _collects(command))
     if django and django.collects and len(kept) < len(line.commands) and kept:

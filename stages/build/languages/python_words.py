@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 from sekisho.errors import Refusal
+from stages.build.procfile import MAX_LINE
 
 Joint = Literal["$&&", "$;"]
 AND, THEN = "$&&", "$;"
@@ -33,7 +34,6 @@ _BUILTINS = frozenset(
 )  # fmt: skip
 _RUNNERS = frozenset({"poetry", "pipenv", "pdm", "uv", "hatch", "rye"})
 """Tools whose `run` starts a program in the environment that they manage: in an image there is only one."""
-MAX_LINE = 8192
 
 REMEDY = "Put it into a program of the workload, for example a Python module that starts the server."
 
@@ -90,6 +90,8 @@ def read_command_line(text: str, *, where: str) -> CommandLine:
     if len(text) > MAX_LINE:
         raise Refusal(f"The command is longer than {MAX_LINE} characters.", where=where, remedy=REMEDY)
     lexer = _Lexer(text, where)
+    if "\0" in text:
+        lexer.refuse("a control character")
     commands, joint = _parted(lexer)
     environment = dict(lexer.defaults)
     folder = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,18 @@ from stages.build.languages.rust_choice import Choice, choose
 from stages.build.languages.rust_config import Settings, read_settings
 from stages.build.languages.rust_skeleton import skeleton, toml
 from stages.build.languages.rust_sqlx import check_queries
-from stages.build.languages.rust_workspace import MANIFEST, Workspace, dependency_tables, read_workspace
+from stages.build.languages.rust_workspace import (
+    MANIFEST,
+    MAX_BYTES,
+    Workspace,
+    dependency_tables,
+    package_table,
+    read_workspace,
+    table_of,
+)
 from stages.build.locks_cargo import LOCK_COMMAND, LOCK_FILE, CargoLock, parse_cargo_lock
 from stages.build.project import Project
+from stages.build.strict_toml import read_toml
 
 PROGRAMS = "usr/local/bin"
 """Folder of the binaries in the image."""
@@ -32,7 +40,7 @@ _NOT_READ = (
 )  # fmt: skip
 """What of the workload's files a running program does not read; the rest is beside it, as `cargo run` would have it."""
 _SECONDS = 1_800
-_RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_RELEASE = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?(?!\d)")
 _TOOLCHAINS = ("rust-toolchain.toml", "rust-toolchain")
 _PROGRAM = Path(__file__).with_name("rust_sandbox.py")
 _RESOLVE = """mkdir -p /tmp/cargo
@@ -189,8 +197,8 @@ def _no_git(workspace: Workspace) -> None:
     """Refuse git repositories and other registries before anything is resolved or fetched."""
     for package in workspace.packages:
         tables = dependency_tables(package.value)
-        tables += [item for item in package.value.get("patch", {}).values() if isinstance(item, dict)]
-        tables += dependency_tables(package.value.get("workspace", {}))
+        tables += [item for item in table_of(package.value, "patch").values() if isinstance(item, dict)]
+        tables += dependency_tables(table_of(package.value, "workspace"))
         for name, item in ((name, item) for table in tables for name, item in table.items()):
             found = {"git", "registry", "registry-index"} & set(item) if isinstance(item, dict) else set()
             if found:
@@ -232,27 +240,21 @@ def _version(project: Project, workspace: Workspace, offered: tuple[str, ...]) -
 
 def _toolchain(project: Project) -> tuple[str, str]:
     for path in _TOOLCHAINS:
-        text = project.text(path)
+        text = project.text(path, limit=MAX_BYTES)
         if text is None:
             continue
-        try:
-            table = tomllib.loads(text).get("toolchain")
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            words = text.split()
-            if path == "rust-toolchain" and len(words) == 1:  # the old form: nothing but the channel
-                return words[0], path
-            raise Refusal(f"{path} is not TOML: {str(error)[:200]}", where=path, remedy="Correct it.") from error
-        channel = table.get("channel") if isinstance(table, dict) else None
+        words = text.split()
+        if path == "rust-toolchain" and len(words) == 1 and not set(words[0]) & set("=[]#"):
+            return words[0], path  # the old form: nothing but the channel
+        channel = table_of(read_toml(text, file=path, remedy="Correct it."), "toolchain").get("channel")
         return (channel if isinstance(channel, str) else ""), path
     return "", ""
 
 
 def _inherited(workspace: Workspace, manifest: Mapping[str, Any], key: str) -> object:
-    table = manifest.get("package")
-    said = table.get(key) if isinstance(table, dict) else None
+    said = package_table(manifest).get(key)
     if isinstance(said, dict):
-        shared = workspace.root.get("workspace", {}).get("package", {})
-        return shared.get(key) if isinstance(shared, dict) else None
+        return table_of(table_of(workspace.root, "workspace"), "package").get(key)
     return said
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sekisho.errors import Refusal
-from stages.build.languages.rust_workspace import MANIFEST, Binary, Package, Workspace
+from stages.build.languages.rust_workspace import MANIFEST, Binary, Package, Workspace, package_table
 
 _KEYS = {"bin", "features"}
 
@@ -67,7 +67,7 @@ def choose(workspace: Workspace, app: str) -> Choice:
 
 
 def _decide(pairs: list[tuple[Package, str]], among: list[Package], app: str) -> tuple[Package, str] | None:
-    runs = [pair for pair in pairs if pair[0].value.get("package", {}).get("default-run") == pair[1]]
+    runs = [pair for pair in pairs if package_table(pair[0].value).get("default-run") == pair[1]]
     if len(among) == 1 and len(runs) == 1:
         return runs[0]
     if len(pairs) == 1:
@@ -113,12 +113,14 @@ def _possible(package: Package, features: tuple[str, ...]) -> tuple[Binary, ...]
     table = package.value.get("features")
     defined = table if isinstance(table, dict) else {}
     on = set(features)
+    done: set[str] = set()
     waiting = ["default", *features]
     while waiting:
         name = waiting.pop()
         on.add(name)
-        inner = defined.get(name)
-        waiting += [item for item in inner if item not in on] if isinstance(inner, list) else []
+        inner = defined.get(name) if name not in done else None
+        done.add(name)
+        waiting += [item for item in inner if isinstance(item, str)] if isinstance(inner, list) else []
     return tuple(binary for binary in package.binaries if set(binary.needs) <= on)
 
 

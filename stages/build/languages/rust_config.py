@@ -8,13 +8,14 @@ and profiles. Everything left out is named, so that nobody has to guess.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sekisho.errors import Refusal
+from stages.build.languages.rust_workspace import MAX_BYTES
 from stages.build.project import Project
+from stages.build.strict_toml import read_toml
 
 TARGET = "x86_64-unknown-linux-gnu"
 FILES = (".cargo/config.toml", ".cargo/config")
@@ -48,13 +49,10 @@ def read_settings(project: Project) -> Settings:
         Refusal: the file is not TOML, or its variables are not text.
     """
     path = next((name for name in FILES if project.has(name)), None)
-    text = project.text(path) if path else None
+    text = project.text(path, limit=MAX_BYTES) if path else None
     if path is None or text is None:
         return Settings()
-    try:
-        value = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise Refusal(f"{path} is not TOML: {str(error)[:200]}", where=path, remedy="Correct the line.") from error
+    value = read_toml(text, file=path, remedy="Correct the line.")
     left: list[str] = []
     flags = tuple(_flags(value, left))
     variables = _variables(value.get("env"), path, left)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sekisho.errors import Refusal
 from stages.build.languages.rust_choice import Choice
-from stages.build.languages.rust_workspace import DEPENDENCIES, MANIFEST, Binary, Package, Workspace
+from stages.build.languages.rust_workspace import DEPENDENCIES, MANIFEST, Binary, Package, Workspace, package_table
 from stages.build.locks_cargo import LOCK_FILE, CargoLock
 
 NO_VERSION = "0.0.0"
@@ -88,7 +88,7 @@ def _lock(lock: CargoLock, masked: set[str]) -> dict[str, Any]:
 
 def _manifest(package: Package, binaries: tuple[str, ...], masked: set[str]) -> dict[str, Any]:
     value = package.value
-    table = value.get("package") or value.get("project") or {}
+    table = package_table(value)
     kept = {key: table[key] for key in _PACKAGE if key in table}
     kept["version"] = NO_VERSION if package.name in masked else table.get("version", NO_VERSION)
     kept["build"] = "build.rs" if package.build_script else False

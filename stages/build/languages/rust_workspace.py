@@ -6,16 +6,16 @@ What leads out of the workload's folder is refused here, before anything is fetc
 
 from __future__ import annotations
 
-import fnmatch
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from sekisho.errors import Refusal
+from stages.build.languages.rust_globs import MAX_PATTERNS, Globs
 from stages.build.project import Project
+from stages.build.strict_toml import read_toml
 
 MANIFEST = "Cargo.toml"
 DEPENDENCIES = (
@@ -26,6 +26,10 @@ DEPENDENCIES = (
     "build_dependencies",
 )
 MAX_PACKAGES = 500
+MAX_BYTES = 1 << 20
+"""Of one manifest."""
+_MAX_ALL = 8 << 20
+"""Of all manifests together."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 _MAIN = "src/main.rs"
@@ -78,14 +82,14 @@ class Workspace:
         """`[package.metadata.sekisho]` or `[workspace.metadata.sekisho]` of the workload's own manifest."""
         found: dict[str, Any] = {}
         for table in ("workspace", "package"):
-            own = _table(_table(_table(self.root, table), "metadata"), _OWN_TABLE)
+            own = table_of(table_of(table_of(self.root, table), "metadata"), _OWN_TABLE)
             found.update(own)
         return found
 
     @property
     def patched(self) -> bool:
         """Whether crates of the index are replaced by folders of the workload."""
-        return bool(_table(self.root, "patch") or _table(self.root, "replace"))
+        return bool(table_of(self.root, "patch") or table_of(self.root, "replace"))
 
 
 def read_workspace(project: Project) -> Workspace:
@@ -94,8 +98,8 @@ def read_workspace(project: Project) -> Workspace:
     Raises:
         Refusal: a manifest cannot be read, or a path leads out of the workload or to nothing.
     """
-    root = _read(project, MANIFEST)
-    table = _table(root, "workspace")
+    root, size = _read(project, MANIFEST)
+    table = table_of(root, "workspace")
     members = _members(project, table) if table else ()
     if "package" in root:
         members = ("", *members)
@@ -113,8 +117,13 @@ def read_workspace(project: Project) -> Workspace:
         if folder in packages:
             continue
         if len(packages) >= MAX_PACKAGES:
-            raise Refusal(f"The workload has more than {MAX_PACKAGES} packages.", where=MANIFEST)
-        value = root if not folder else _read(project, _join(folder, MANIFEST))
+            raise Refusal(f"The workload has more than {MAX_PACKAGES} packages.", where=MANIFEST,
+                          remedy="Give each workload a folder and a workspace of its own.")  # fmt: skip
+        value, more = (root, 0) if not folder else _read(project, _join(folder, MANIFEST))
+        size += more
+        if size > _MAX_ALL:
+            raise Refusal(f"The manifests are larger than {_MAX_ALL >> 20} MiB together.", where=MANIFEST,
+                          remedy="Give each workload a folder and a workspace of its own.")  # fmt: skip
         packages[folder] = _package(project, folder, value, bool(table), member=member)
         waiting += [(path, False) for path in _named_paths(value, folder, _join(folder, MANIFEST))]
     return Workspace(root, tuple(packages[folder] for folder in sorted(packages)), _default(project, table, members))
@@ -122,24 +131,33 @@ def read_workspace(project: Project) -> Workspace:
 
 def dependency_tables(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return all tables of dependencies in a manifest."""
-    tables = [_table(value, key) for key in DEPENDENCIES]
-    for target in _table(value, "target").values():
-        tables += [_table(target, key) for key in DEPENDENCIES] if isinstance(target, dict) else []
+    tables = [table_of(value, key) for key in DEPENDENCIES]
+    for target in table_of(value, "target").values():
+        tables += [table_of(target, key) for key in DEPENDENCIES] if isinstance(target, dict) else []
     return tables
 
 
-def _read(project: Project, path: str) -> Mapping[str, Any]:
-    text = project.text(path)
+def package_table(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a manifest says of its package; `[project]` is the old name of that table."""
+    return table_of(value, "package") or table_of(value, "project")
+
+
+def table_of(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a table in a table, empty where it is missing or is no table."""
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _read(project: Project, path: str) -> tuple[Mapping[str, Any], int]:
+    """Return a manifest, and how large it is."""
+    text = project.text(path, limit=MAX_BYTES)
     if text is None:
         raise Refusal(
             f"There is no {path}, but another manifest names its folder.",
             where=path,
             remedy="Commit the folder, or take it out of `members` and `path`.",
         )
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise Refusal(f"{path} is not TOML: {str(error)[:200]}", where=path, remedy="Correct the line.") from error
+    return read_toml(text, file=path, remedy="Correct the line."), len(text)
 
 
 def _package(
@@ -151,7 +169,7 @@ def _package(
     member: bool,
 ) -> Package:
     where = _join(folder, MANIFEST)
-    table = _table(value, "package") or _table(value, "project")
+    table = package_table(value)
     name = table.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise Refusal(f"{where} names no package.", where=where, remedy="Add [package] with a name.")
@@ -171,7 +189,7 @@ def _package(
 
 
 def _binaries(project: Project, folder: str, package: str, value: Mapping[str, Any]) -> tuple[Binary, ...]:
-    table = _table(value, "package") or _table(value, "project")
+    table = package_table(value)
     where = _join(folder, MANIFEST)
     named = value.get("bin", [])
     if not isinstance(named, list) or not all(isinstance(item, dict) for item in named):
@@ -200,8 +218,14 @@ def _inferred(project: Project, folder: str, package: str) -> Iterator[tuple[str
 
 def _members(project: Project, table: Mapping[str, Any]) -> tuple[str, ...]:
     patterns = _strings(table.get("members"))
-    excluded = [_inside("", item, MANIFEST) for item in _strings(table.get("exclude"))]
-    folders = [_parent(path) for path in project.files(MANIFEST)] if any("*" in item for item in patterns) else []
+    if len(patterns) > MAX_PATTERNS:
+        raise Refusal(f"`members` has more than {MAX_PATTERNS} entries.", where=MANIFEST, remedy='Write "crates/*".')
+    excluded = {_inside("", item, MANIFEST) for item in _strings(table.get("exclude"))}
+    globs = Globs(MANIFEST)
+    folders: list[str] = []
+    if any("*" in item for item in patterns):
+        all_of = (_parent(path) for path in project.files(MANIFEST))
+        folders = [folder for folder in all_of if folder and excluded.isdisjoint(_with_parents(folder))]
     found: dict[str, None] = {}
     for pattern in patterns:
         clean = _inside("", pattern, MANIFEST)
@@ -209,19 +233,16 @@ def _members(project: Project, table: Mapping[str, Any]) -> tuple[str, ...]:
             found.setdefault(clean)
             continue
         for folder in folders:
-            parts = folder.split("/")
-            skipped = any(folder == item or folder.startswith(f"{item}/") for item in excluded)
-            if folder and not skipped and _matches(clean.split("/"), parts):
+            if globs.match(clean, folder):
                 found.setdefault(folder)
     return tuple(item for item in found if item)
 
 
-def _matches(pattern: list[str], parts: list[str]) -> bool:
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return any(_matches(pattern[1:], parts[index:]) for index in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(pattern[1:], parts[1:])
+def _with_parents(folder: str) -> Iterator[str]:
+    yield folder
+    while "/" in folder:
+        folder = _parent(folder)
+        yield folder
 
 
 def _default(project: Project, table: Mapping[str, Any], members: tuple[str, ...]) -> tuple[str, ...]:
@@ -234,8 +255,8 @@ def _default(project: Project, table: Mapping[str, Any], members: tuple[str, ...
 def _named_paths(value: Mapping[str, Any], folder: str, where: str) -> Iterator[str]:
     """Yield the folders that a manifest, or a [workspace] table, names as dependencies or replacements."""
     tables = dependency_tables(value)
-    tables += [item for item in _table(value, "patch").values() if isinstance(item, dict)]
-    tables.append(_table(value, "replace"))
+    tables += [item for item in table_of(value, "patch").values() if isinstance(item, dict)]
+    tables.append(table_of(value, "replace"))
     for table in tables:
         for item in table.values():
             path = item.get("path") if isinstance(item, dict) else None
@@ -276,11 +297,6 @@ def _name(name: object, where: str) -> str:
 
 def _strings(value: object) -> tuple[str, ...]:
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
-
-
-def _table(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = value.get(key)
-    return found if isinstance(found, dict) else {}
 
 
 def _join(folder: str, name: str) -> str:

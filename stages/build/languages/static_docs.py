@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from sekisho.errors import Refusal
 from stages.build.project import Project
+from stages.build.scores import read_mapping
 
 _READTHEDOCS = (".readthedocs.yaml", ".readthedocs.yml")
 _MKDOCS = ("mkdocs.yml", "mkdocs.yaml")
@@ -101,11 +100,7 @@ def _is_sphinx(project: Project, name: str) -> bool:
 
 def _readthedocs(project: Project) -> Mapping[str, Any]:
     name = next((name for name in _READTHEDOCS if project.has(name)), "")
-    try:
-        found = yaml.safe_load(project.read(name, limit=_LIMIT) or b"") if name else {}
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_mapping(project.read(name, limit=_LIMIT) or b"", name) if name else {}
 
 
 def _named(said: Mapping[str, Any], tool: str, project: Project) -> str:
