@@ -84,22 +84,26 @@ def check_entries(entries: Iterable[TreeEntry], limits: Limits, *, where: str = 
     """Return the entries of a tree whose names and modes are ordinary, and which are not too many.
 
     They are counted one by one: a tree of a few hundred bytes can list more files than any memory holds, and more
-    folders than git gets through, without a file in any. Folders are counted only.
+    folders than git gets through, without a file in any. Folders may be listed or not; they are counted only.
 
     Raises:
         Refusal: a reserved name, a submodule, an unknown mode, two things of one path, or too large.
     """
     found: list[TreeEntry] = []
-    folders = size = 0
+    folders: set[str] = set()
+    size = 0
     for entry in entries:
         check_name(entry.path, where=where)
         if entry.mode == FOLDER:
-            folders += 1
+            folders.add(entry.path)
         else:
             check_mode(entry.path, entry.mode, where=where)
+            if entry.mode == LINK and entry.size > MAX_PATH:  # before it is read
+                raise Refusal(f"The link {entry.path!r} has no usable target.", where=where, remedy="Remove the link.")
             found.append(entry)
             size += entry.size
-        limits.check(len(found), size, folders, where=where)
+        new_folders(entry.path, folders)
+        limits.check(len(found), size, len(folders), where=where)
     check_prefixes((entry.path for entry in found), where=where)
     return found
 

@@ -16,7 +16,7 @@ from sekisho.errors import PermanentError, Refusal, TemporaryError
 from stages import source
 from stages.build.compose import timestamp
 from stages.build.tarball import FILE, header
-from stages.trees import MAX_DEPTH, Limits, check_links, check_name, check_prefixes
+from stages.trees import FOLDER, MAX_DEPTH, Limits, TreeEntry, check_entries, check_links, check_name, check_prefixes
 
 
 @pytest.fixture
@@ -75,6 +75,25 @@ def test_two_links_that_leave_only_together() -> None:
     check_links({"x/y": "..", "z": "x/y/a"})
     with pytest.raises(Refusal, match="leads out"):
         check_links({"x/y": "..", "z": "x/y/.."})
+
+
+def test_a_link_as_long_as_a_file_is_refused_before_it_is_read(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_write", lambda *_: pytest.fail("it is read"))
+    commit = repository.commit(("120000", "a", repository.blob(b"x" * 1025)))
+    with pytest.raises(Refusal, match="no usable target"):
+        source.checkout(repository.path, commit, tmp_path / "out")
+
+
+def test_folders_count_whether_or_not_they_are_listed() -> None:
+    """git lists those of a commit; nobody lists those of a working copy."""
+    files = [TreeEntry("100644", f"{number}/d/f") for number in range(2)]
+    listed = [TreeEntry(FOLDER, path) for path in ("0", "0/d", "1", "1/d")]
+    for entries in (files, [*listed, *files]):
+        assert check_entries(entries, Limits(folders=4)) == files
+        with pytest.raises(Refusal, match="More than 3 folders"):
+            check_entries(entries, Limits(folders=3))
 
 
 def test_links_that_are_a_maze_are_refused() -> None:
