@@ -7,12 +7,16 @@ dollar before anything but `{` stays as it is; `\.` is a dot inside one part of 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sekisho.canonical import canonical
 
 _TOKEN = re.compile(r"\$(?:(\$?)\{([^}]*)\}|\$)")
+_DOLLARS = re.compile(r"\$()\$")
+MAX_VALUE = 4_096
+"""Characters of what one reference into metadata stands for: a text can name it tens of thousands of times."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,10 @@ def scan(text: str) -> tuple[Part, ...]:
     found: list[Part] = []
     literal: list[str] = []
     position = 0
-    for match in _TOKEN.finditer(text):
+    for match in _tokens(text):
         literal.append(text[position : match.start()])
         position = match.end()
-        if match[2] is None or match[1]:
+        if not match[0].endswith("}") or match[1]:
             literal.append(match[0][1:])
             continue
         if any(literal):
@@ -56,6 +60,13 @@ def scan(text: str) -> tuple[Part, ...]:
     return tuple(found)
 
 
+def _tokens(text: str) -> Iterator[re.Match[str]]:
+    """Yield the placeholders; behind the last brace none can end, and none is looked for, which would take for ever."""
+    end = text.rfind("}") + 1
+    yield from _TOKEN.finditer(text, 0, end)
+    yield from _DOLLARS.finditer(text, end)
+
+
 def resolve(text: str, metadata: dict[str, Any]) -> tuple[Part, ...]:
     """Return the parts of `text` with references into metadata replaced; those into resources stay.
 
@@ -63,12 +74,16 @@ def resolve(text: str, metadata: dict[str, Any]) -> tuple[Part, ...]:
         PlaceholderError: a reference has an unknown root, or metadata has no such value.
     """
     found: list[Part] = []
+    literal: list[str] = []
     for part in scan(text):
         value = part if isinstance(part, str) else _resolved(part, metadata)
-        if isinstance(value, str) and found and isinstance(found[-1], str):
-            found[-1] += value
-        elif value != "":
-            found.append(value)
+        if isinstance(value, str):
+            literal.append(value)
+            continue
+        found += [joined] if (joined := "".join(literal)) else []
+        found.append(value)
+        literal = []
+    found += [joined] if (joined := "".join(literal)) else []
     return tuple(found)
 
 
@@ -85,4 +100,7 @@ def _resolved(reference: Reference, metadata: dict[str, Any]) -> Part:
         if not isinstance(value, dict) or key not in value:
             raise PlaceholderError(f"{reference.text}: metadata has no {key!r} there.")
         value = value[key]
-    return value if isinstance(value, str) else canonical(value).decode()
+    said = value if isinstance(value, str) else canonical(value).decode()
+    if len(said) > MAX_VALUE:
+        raise PlaceholderError(f"{reference.text} stands for more than {MAX_VALUE} characters.")
+    return said

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,8 @@ _PROGRAMS: Mapping[str, str] = {
 _DEPTH = 3
 """Folders below the top in which workloads are looked for, to name them when there is nothing at the top."""
 _SHOWN = 6
+_MAX_LOOKS = 200
+"""Folders that are looked into for that."""
 _SKIPPED = frozenset({"node_modules", "vendor", "target", "dist", "build", "docs", "test", "tests", "examples"})
 
 
@@ -217,12 +220,16 @@ def _is_workload(language: Language, project: Project) -> bool:
 def _below(project: Project, languages: Sequence[Language]) -> list[tuple[str, str]]:
     """Return folders that hold a workload, with its language; nothing below one that does."""
     found: list[tuple[str, str]] = []
-    todo = [(project.root, "", 0)]
+    todo = deque([(project.root, "", 0)])
+    looks = 0
     while todo:
-        folder, prefix, depth = todo.pop(0)
+        folder, prefix, depth = todo.popleft()
         for path in sorted(folder.iterdir()):
             if path.is_symlink() or not path.is_dir() or path.name.startswith(".") or path.name in _SKIPPED:
                 continue
+            looks += 1
+            if looks > _MAX_LOOKS:
+                return found
             name = f"{prefix}{path.name}"
             inner = Project(path)
             seen = next((language.title for language in languages if _is_workload(language, inner)), "")

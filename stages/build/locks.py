@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from packageurl import PackageURL
-from packaging.markers import Marker
+from packaging.markers import Marker, UndefinedEnvironmentName
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -36,8 +36,8 @@ _COMMENT = re.compile(r"(^|\s)#.*$")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-UNREADABLE = (ValueError, RecursionError)
-"""What `packaging` raises: its own errors are ValueErrors, and so is that for a number with thousands of digits."""
+UNREADABLE = (ValueError, RecursionError, UndefinedEnvironmentName)
+"""What `packaging` raises: most of its errors are ValueErrors, as is that for a number with thousands of digits."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ _SCOPE = re.compile(r"(@[^/]+)%2f(?=[^/]+$)", re.IGNORECASE)
 _CARGO_SETTINGS = "index/config.json"
 _NPM_FILE = "/-/"
 _TARBALL = re.compile(rb'("tarball"\s*:\s*")(https?:[^"\s]{1,2000})(")')
-_HREF = re.compile(r"""(<a\s[^>]*?\bhref\s*=\s*)(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
+_HREF = re.compile(r"""(<a\s(?:(?!<a\s)[^>])*?\bhref\s*=\s*)(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
 _PYPI_JSON = "application/vnd.pypi.simple.v1+json"
 _NPM_SHORT = "application/vnd.npm.install-v1+json"
 _JAVA_MOVES = re.compile(r"(.*/)?(maven-metadata[^/]*\.xml|[^/]*-SNAPSHOT/.*)(\.(sha1|md5|sha256|sha512))?")

@@ -15,6 +15,7 @@ import pytest
 
 from sekisho.canonical import canonical
 from sekisho.errors import Refusal
+from sekisho.score.placeholders import PlaceholderError, Reference, resolve, scan
 from sekisho.score.source import read_document
 from stages.build import locks_tables
 from stages.build.detect import ANNOTATION, detect
@@ -42,6 +43,7 @@ from stages.build.locks_yarn import parse_yarn_lock
 from stages.build.planning import draft
 from stages.build.procfile import MAX_LINE, web_lines
 from stages.build.project import Project
+from stages.build.resolver_paths import _HREF
 from stages.build.strict_toml import MAX_PARTS, read_toml
 from stages.judge import reasons_of
 
@@ -145,6 +147,7 @@ def test_extras_crossed_with_groups_are_counted(monkeypatch: pytest.MonkeyPatch)
         (f"x=={LONG}", "no valid version|not a package"),
         (f"x==1; python_version > '{LONG}'", "cannot be judged|no sha256"),
         (f"x; {'(' * 20_000}", "not a package"),
+        ('x==1; "a" == "b"', "cannot be judged"),
     ],
 )
 def test_a_requirement_that_cannot_be_read(line: str, said: str) -> None:
@@ -219,6 +222,11 @@ def test_a_script_that_takes_a_shell_for_ever_is_refused(tmp_path: Path) -> None
     assert "too long" in found.no_command.what
 
 
+def test_links_of_a_page_without_an_end_are_looked_at_once() -> None:
+    assert _HREF.search("<a\n" * 300_000) is None
+    assert [match[2] for match in _HREF.finditer('<a x="<" href="1"><a href=\'2\'><a <a href="3">')] == ["1", None, "3"]
+
+
 def test_quotes_of_go_that_stay_open_are_looked_at_once() -> None:
     assert embeds('//go:embed "' + '\\"' * 500_000 + "\n")[0].line == 1
     assert embeds('//go:embed "\\ud800"\n')[0].pattern == "?"
@@ -264,6 +272,20 @@ def test_an_annotation_that_is_no_language(tmp_path: Path, value: str) -> None:
     text = f"x: 2024-13-45\nmetadata: {{annotations: {{{ANNOTATION}: {value}}}}}\n"
     with pytest.raises(Refusal, match="The annotation"):
         detect(project(tmp_path, {"go.mod": "", "score.yaml": text}))
+
+
+def test_placeholders_that_do_not_end_are_looked_at_once() -> None:
+    text = "a${b.c}$$" + "${" * 400_000
+    assert scan(text) == ("a", Reference(("b", "c"), "${b.c}"), "$" + "${" * 400_000)
+    assert scan("$${a}$$$ {$$") == ("${a}$$ {$",)
+    assert scan("$${a$$") == ("$" + "{a$",)
+
+
+def test_a_value_that_is_named_many_times_does_not_grow_without_end() -> None:
+    metadata = {"name": "shop", "annotations": {"x": "y" * 5_000}}
+    assert resolve("${metadata.name}" * 50_000 + "${resources.a.b}", metadata)[0] == "shop" * 50_000
+    with pytest.raises(PlaceholderError, match="more than 4096 characters"):
+        resolve("${metadata.annotations.x}" * 20_000, metadata)
 
 
 # -- TOML ------------------------------------------------------------------------------------------------------------

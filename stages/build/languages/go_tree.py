@@ -17,11 +17,12 @@ _LIMIT = 64 << 20
 """Of one Go file; some hold data."""
 _MAX_LOOKS = 5_000_000
 _LOOKS_OF_PATTERN = 100
-"""What one pattern counts for before it is compared."""
-_MAX_PATTERN = 4096
+"""What one pattern counts for before it is compared, and four for each letter of it."""
+_MAX_PATTERN = 1024
 _SIGNS = re.compile(r"[*?\[\\]")
 _MAIN = re.compile(r"^func\s+main\s*\(\s*\)", re.MULTILINE)
 _PARTS = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+\]|.", re.DOTALL)
+_SET_SIGNS = re.compile(r"\\.|[\[&|~]", re.DOTALL)
 _STAR = "\0"
 _STARS = re.compile(f"{_STAR}+")
 _NO_PACKAGES = frozenset({"testdata", "vendor", "node_modules"})
@@ -248,7 +249,7 @@ class Tree:
         hidden = pattern != embed.pattern
         if len(pattern) > _MAX_PATTERN:
             return ()  # no path is as long
-        self._look(_LOOKS_OF_PATTERN, where)
+        self._look(_LOOKS_OF_PATTERN + 4 * len(pattern), where)
         try:
             expression = re.compile(glob_expression(pattern))
         except re.error:
@@ -313,6 +314,8 @@ def _of_part(part: str) -> str:
         return "[^/]"
     if part.startswith("[") and len(part) > 1:
         negated = part.startswith("[^")
-        letters = re.sub(r"([\[&|~])", r"\\\1", part[1 + negated : -1])
+        letters = _SET_SIGNS.sub(
+            lambda found: found[0] if len(found[0]) > 1 else f"\\{found[0]}", part[1 + negated : -1]
+        )
         return f"(?!/)[{'^' if negated else ''}{letters}]"
     return re.escape(part[-1])
