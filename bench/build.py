@@ -52,6 +52,8 @@ EXAMPLES = {
 }
 DEV = {
     "python": ("guestbook", "guestbook/templates/index.html", "</body>"),
+    "node": ("palette", "public/index.html", "</body>"),
+    "go": ("tegata", "web/templates/index.html", "</body>"),
     "static": ("site", "public/index.html", "</body>"),
 }
 TARGETS = {

@@ -22,6 +22,7 @@ from sekisho.demo.line import Step, build_steps, zone_steps
 from sekisho.demo.workload import prepare, push
 from sekisho.embedded.status import status
 from sekisho.embedded.zones import down, up
+from sekisho.programs import program, surroundings
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {
@@ -102,8 +103,8 @@ def _round(number: int) -> dict[str, Any]:
     steps += zone_steps("guestbook", release, "production")
     approved = time.monotonic()
     subprocess.run(
-        [sys.executable, "-m", "sekisho.cli.main", "approve", str(steps[-1].body["plan"]), "--yes"],
-        check=True, capture_output=True,
+        program("sekisho.cli.main", "approve", str(steps[-1].body["plan"]), "--yes"),
+        env=surroundings(), check=True, capture_output=True,
     )  # fmt: skip
     steps += zone_steps("guestbook", release, "production", after_held=True)
     if steps[-1].state == "failed":

@@ -59,7 +59,6 @@ from stages.receive import ReceiveStage
 
 _LOG = logging.getLogger(__name__)
 HEALTHY = "healthy"
-"""Pages of the upstream feed that are looked through for one release."""
 
 
 @dataclass(frozen=True)

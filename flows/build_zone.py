@@ -34,6 +34,8 @@ _LOG = logging.getLogger(__name__)
 _QUEUE_POLL = 0.2
 _AT_ONCE = 2
 _AGAIN_SECONDS = 30.0
+_ALONE, _ASIDE = 2, 5
+"""A commit in whose judging the process was ended so often is judged alone, and not any more."""
 _REBASE_SECONDS = 3.0
 _STANDARDS_SECONDS = 10.0
 _FOLLOW_SECONDS = 900.0
@@ -68,6 +70,7 @@ class BuildZone:
         self._apps: dict[str, asyncio.Lock] = {}
         self._rebasing: set[tuple[str, str]] = set()
         self._releases: dict[str, Release] = {}
+        self._suspects: asyncio.Task[None] | None = None
         self._advisories_seen: Digest | None = None
 
     def api(self) -> FastAPI:
@@ -100,6 +103,7 @@ class BuildZone:
             verify=lambda data: verify_receipt(data, gate.trust.current()),
             standard=gate.standards.states,
             judgement=gate.judgement,
+            lock=gate.lock,
             rules=gate.rules,
             title="Sekisho build feed",
         )
@@ -155,9 +159,41 @@ class BuildZone:
         again = [
             record for record in self.gate.commits.newest() if record.state == "failed" and self.gate.stale(record)
         ]
+        suspects = []
         for record in (*self.gate.commits.open_commits(), *again):
+            # What of it ended the process, memory that the kernel took back or a fault in a library, may do so again.
+            times = record.interrupted + (record.state == "running")
+            if times >= _ASIDE:
+                if record.state == "running":
+                    self._set_aside(record, times)
+                continue
+            self.gate.commits.put(record.model_copy(update={"interrupted": times}))
             _LOG.warning("Taking up %s %s again.", record.app, record.commit)
-            self.take(_push_of(record))
+            if times >= _ALONE:
+                suspects.append(_push_of(record))
+            else:
+                self.take(_push_of(record))
+        if suspects:
+            self._suspects = asyncio.create_task(self._one_by_one(suspects))
+
+    def _set_aside(self, record: CommitRecord, times: int) -> None:
+        _LOG.error("%s %s is not judged any more: it ended the process %d times.", record.app, record.commit, times)
+        self._put(_push_of(record), "error", interrupted=times)
+        text = [
+            f"The line's own process was ended {times} times in the middle of judging it: it is not tried again.",
+            "Tell the platform team, who find why in the zone's log; a push to another branch has it judged again.",
+        ]
+        event = {"stage": "line", "state": "failed", "message": "set aside", "text": text, "last": True}
+        self.gate.events.write(record.app, record.commit, event)
+
+    async def _one_by_one(self, suspects: list[Push]) -> None:
+        for push in suspects:
+            self._put(push, "queued")
+        for push in suspects:
+            self.take(push)
+            job = self._running.get((push.app, push.commit))
+            if job is not None:
+                await asyncio.wait([job])
 
     def take(self, push: Push) -> bool:
         """Start judging a push, unless that is going on; a commit that has its verdict tells it again.
@@ -234,7 +270,9 @@ class BuildZone:
 
     def _rebased(self, rebase: Rebase) -> bool:
         known = self.gate.commits.commit(rebase.app, rebase.commit)
-        return known is not None and known.rebase == rebase.to and known.state in ("passed", "failed")
+        if known is None or known.rebase != rebase.to:
+            return False
+        return known.state in {"passed", "failed"} or known.interrupted >= _ASIDE
 
     def _state(self, key: tuple[str, str]) -> str:
         known = self.gate.commits.commit(*key)
@@ -276,6 +314,9 @@ class BuildZone:
             if verdict is None:
                 raise SekishoError("The line ended without a verdict.", where=f"{push.app} {push.commit}")  # noqa: TRY301
             self._put(push, "passed" if verdict.result is Result.PASSED else "failed")
+        except asyncio.CancelledError:
+            self._put(push, "queued")  # told to stop: this is nobody's doing
+            raise
         except Exception as error:  # noqa: BLE001  whatever it is, it is a fault and no verdict
             _LOG.exception("The line has a fault; %s %s is judged again.", push.app, push.commit)
             self._fault(push, error)
@@ -301,8 +342,10 @@ class BuildZone:
         except (OSError, SekishoError) as trouble:
             _LOG.error("The fault cannot be told: %s", trouble)
 
-    def _put(self, push: Push, state: Any) -> None:
+    def _put(self, push: Push, state: Any, *, interrupted: int | None = None) -> None:
         known = self.gate.commits.commit(push.app, push.commit)
+        if interrupted is None:
+            interrupted = known.interrupted if known and state not in {"passed", "failed"} else 0
         events = self.gate.events.read(push.app, push.commit)
         release = next((event["release"] for event in reversed(events) if event.get("release")), "")
         self.gate.commits.put(
@@ -316,6 +359,7 @@ class BuildZone:
                 state=state,
                 # Whoever takes it up next, another process or the same policies' next version: it stays a rebase.
                 rebase=push.rebase or (known.rebase if known else ""),
+                interrupted=interrupted,
                 release=release,
                 verdict=verdict_of(events),
             )

@@ -26,6 +26,7 @@ from sekisho.model import StandardImage
 from sekisho.registry import Registry
 from sekisho.releases import export_bundle, verify_release
 from sekisho.releases.judgement import export_verdict
+from sekisho.releases.locks import export_lock
 from sekisho.standard import StandardImages
 from sekisho.verdict_rules import RULES, RuleText, with_policies
 from sekisho.witness import WITNESS_FILE, WitnessBook
@@ -112,6 +113,11 @@ class Gatekeeper:
         """Return the newest judgement of a commit as a file, or None."""
         verdict = export_verdict(self.registry, app, commit, self.trust.current())
         return verdict.canonical() if verdict else None
+
+    def lock(self, app: str, commit: str) -> bytes | None:
+        """Return the lock that was resolved for a commit as a file, or None."""
+        found = export_lock(self.registry, app, commit, self.trust.current())
+        return found.canonical() if found else None
 
 
 def builder(home: ZoneHome, registry: Registry, rules: Rules, cleared: Callable[[StandardImage], None]) -> Builder:

@@ -8,6 +8,7 @@ import sys
 
 from flows.settings import server_environment
 from sekisho.errors import SekishoError
+from sekisho.programs import program
 from sekisho.zones import ENGINE_ZONES, Port, Zone
 
 
@@ -22,11 +23,11 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
     # Straight to the application: `prefect server start` adds the CLI's imports and a parent process.
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command = program("uvicorn", "--factory", "prefect.server.api.server:create_app")
     # All interfaces of the zone's own namespace; the firewall decides who reaches them.
     command += ["--host", "0.0.0.0", "--port", str(Port.PREFECT), "--log-level", "warning"]  # noqa: S104
     command += ["--timeout-keep-alive", "65", "--no-access-log"]
-    os.execve(sys.executable, command, environment)  # noqa: S606
+    os.execve(command[0], command, environment)  # noqa: S606
     return 0
 
 

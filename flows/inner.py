@@ -38,7 +38,7 @@ from sekisho.model import (
 )
 from sekisho.score import read_score, reader
 from sekisho.stage import Outcome, run_stage
-from sekisho.verdict_text import SCREEN, verdict_lines
+from sekisho.verdict_text import SCREEN, clean, verdict_lines
 from sekisho.zones import Network, Port, address
 from stages.build import BuildInput
 from stages.build.locate import locate
@@ -166,7 +166,7 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
             image = await told.stage(
                 "build",
                 lambda: run_stage(gate.build, subject),
-                lambda built: " ".join((f"{built.language} on {built.base}, {built.digest}", *built.notes)),
+                lambda built: built_line(built, gate.build.marker(subject)),
             )
         else:
             # A build may take minutes, and this commit never passes. What refuses it at once is said all the same.
@@ -210,6 +210,11 @@ async def _judge(told: _Told, branch: str, folder: Path) -> tuple[Verdict, Seale
         raise SekishoError("The sealed release is missing.", where=told.subject)
     gate.feed.append(app=app, release=sealed.digest, summary=sealed.summary, commit=commit)
     return verdict, sealed
+
+
+def built_line(image: Image, marker: str) -> str:
+    """Return what a push says of its image: the language and the file that shows it, what it stands on, its notes."""
+    return " ".join((f"{image.language} on {image.base}, {image.digest}, seen by {clean(marker)}.", *image.notes))
 
 
 def _timed(call: Callable[[], T]) -> Outcome[T]:

@@ -54,7 +54,7 @@ class CacheLimits(Document):
     """How large the builder's caches may grow."""
 
     size: Size = 20 << 30
-    """Bytes of kept outputs and layers together; what was not used for longest goes first."""
+    """What kept outputs and layers take on the disk together; what was not used for longest goes first."""
 
 
 class BuilderSpec(Document):

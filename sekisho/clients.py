@@ -219,6 +219,15 @@ class FeedClient(_Api):
         """
         return self._read("GET", f"/commits/{app}/{commit}/judgement", limit=MAX_BUNDLE)
 
+    def lock(self, app: str, commit: str) -> bytes:
+        """Return the lock that the line resolved for a commit as a file, unverified.
+
+        Raises:
+            Refusal: the zone has none.
+            TemporaryError: the feed cannot be reached.
+        """
+        return self._read("GET", f"/commits/{app}/{commit}/lock", limit=MAX_BUNDLE)
+
     def standard_images(self) -> list[dict[str, Any]]:
         """Return the standard images, and what the build zone's gate says of each."""
         return self._list("/standard-images", "images")

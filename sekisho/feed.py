@@ -161,6 +161,8 @@ class CommitRecord(Document):
     state: Literal["queued", "running", "passed", "failed", "error"]
     rebase: str = ""
     """Standard image that the line took it up for by itself, `<name>@<digest>`; empty for a push."""
+    interrupted: int = 0
+    """How often the line's process was ended in the middle of judging it, since it last had a verdict."""
     release: str = ""
     verdict: Verdict | None = None
     events: tuple[dict[str, Any], ...] = ()
@@ -188,6 +190,7 @@ def create_feed_app(
     verify: Callable[[bytes], Receipt] | None = None,
     standard: Callable[[], Sequence[Document]] | None = None,
     judgement: Callable[[str, str], bytes | None] | None = None,
+    lock: Callable[[str, str], bytes | None] | None = None,
     rules: Mapping[str, RuleText] = RULES,
     title: str = "Sekisho feed",
 ) -> FastAPI:
@@ -201,6 +204,7 @@ def create_feed_app(
         verify: checks a signed receipt (`sekisho.receipts.verify_receipt` under the zone's trust root).
         standard: tells the standard images and what the gate says of each; without it the page does not exist.
         judgement: gives the newest judgement of an app's commit as a file, or None; called in a thread.
+        lock: gives the lock that was resolved for an app's commit as a file, or None; called in a thread.
         rules: what the rules of a verdict say of themselves.
         title: name of the API.
 
@@ -220,6 +224,8 @@ def create_feed_app(
         _standard_routes(app, standard)
     if judgement is not None:
         _judgement_routes(app, judgement)
+    if lock is not None:
+        _lock_routes(app, lock)
     return app
 
 
@@ -289,6 +295,18 @@ def _judgement_routes(app: FastAPI, judgement: Callable[[str, str], bytes | None
         data = judgement(app_name, commit)
         if data is None:
             raise NotFound("There is no judgement of that commit here.", where=f"{app_name} {commit}")
+        return Response(data, media_type="application/json")
+
+
+def _lock_routes(app: FastAPI, lock: Callable[[str, str], bytes | None]) -> None:
+    @app.get("/commits/{app_name}/{commit}/lock")
+    def of_commit(app_name: App, commit: Commit) -> Response:
+        data = lock(app_name, commit)
+        if data is None:
+            raise NotFound(
+                "The line resolved no lock for that commit: it has its own, or it was not built.",
+                where=f"{app_name} {commit}",
+            )
         return Response(data, media_type="application/json")
 
 

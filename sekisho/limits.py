@@ -84,6 +84,8 @@ class Limits(Document):
     unfixed: UnfixedLimits = UnfixedLimits()
     misconfigurations: SeverityLimits
     secrets: Literal["fail", "warn"]
+    secrets_of_packages: Literal["fail", "warn"] = "fail"
+    """The same in what locked packages brought along: test keys in published packages are nobody's secret."""
     database: DatabaseLimits
     os_families: tuple[str, ...] = Field(min_length=1)
     """Operating systems that the scanner understands."""

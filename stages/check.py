@@ -1,7 +1,7 @@
 """`python -m stages.check PATH`: the gate's judgement on a working copy, before any push.
 
-The same detection, lock, rendering and rules as the gate; what only the gate can judge (the built image) is said, not
-guessed. Nothing is built, sent or changed, and nothing of the working copy is run.
+The same source rules, detection, lock, rendering and policies as the gate; what only the gate can judge (the built
+image) is said, not guessed. Nothing is built, sent or changed, and nothing of the working copy is run.
 
 Exit codes: 0 nothing stands in the way so far, 1 the gate would refuse, 2 the command or the policies are at fault.
 """
@@ -26,12 +26,11 @@ from sekisho.model import IMAGE_HOST, AdvisoryDatabase, Finding, Manifests, Reas
 from sekisho.tools import trivy as find_trivy
 from sekisho.verdict_forms import FORMS, written
 from sekisho.verdict_rules import with_policies
-from sekisho.verdict_text import SCREEN
+from sekisho.verdict_text import SCREEN, clean
 from stages.judge import Rules, load_rules, reasons_of
 from stages.judge_rules import finding_reasons, reason, workload_reasons
-
-WORKING_COPY = "working copy"
-"""Stands where a verdict names its commit."""
+from stages.uncommitted import WHERE as WORKING_COPY
+from stages.uncommitted import check_uncommitted
 
 _PLACEHOLDER = digest_of(b"sekisho check: the image is built by the gate")
 
@@ -54,7 +53,12 @@ def default_policies() -> Path:
 
 
 def check(
-    tree: Path, rules: Rules, *, at: int, scanner: Callable[[], Scanner | None] | Scanner | None = None
+    tree: Path,
+    rules: Rules,
+    *,
+    at: int,
+    scanner: Callable[[], Scanner | None] | Scanner | None = None,
+    source: Path | None = None,
 ) -> Verdict:
     """Judge a working copy as far as that is possible before a push.
 
@@ -63,8 +67,11 @@ def check(
         rules: the policies.
         at: the time, seconds since the epoch.
         scanner: looks into the tree; None when there is none on this machine. What gives it is asked last.
+        source: the working copy itself, where the tree is a copy of it that holds none of git's words.
     """
     reasons: list[Reason] = []
+    with _refusals("source", reasons):
+        check_uncommitted(source or tree)
     app, manifests = _rendered(tree, reasons)
     with ThreadPoolExecutor(1) as pool:
         # The scanner is a process of its own, and takes longest.
@@ -168,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m stages.check", description=(__doc__ or "").split("\n", maxsplit=1)[0]
     )
     parser.add_argument("path", type=Path, nargs="?", default=Path(), help="the folder with score.yaml")
+    parser.add_argument("--source", type=Path, default=None, help="the working copy that PATH is a copy of")
     parser.add_argument("--policies", type=Path, default=None, help="the policies folder (SEKISHO_POLICIES)")
     parser.add_argument("--format", choices=FORMS, default="text", help="how the verdict is printed")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="short for --format json")
@@ -180,9 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ThreadPoolExecutor(1) as pool:
             scanner = pool.submit(local_scanner)
             rules = _rules(options.policies)
-            verdict = check(options.path, rules, at=int(time.time()), scanner=scanner.result)
+            verdict = check(options.path, rules, at=int(time.time()), scanner=scanner.result, source=options.source)
     except SekishoError as error:
-        sys.stderr.write(f"sekisho check: {error}\n")
+        sys.stderr.write(f"sekisho check: {clean(str(error))}\n")
         return UsageError.exit_code
     limit = None if options.all else SCREEN
     sys.stdout.buffer.write(written(verdict, options.format, with_policies(rules.policies), limit=limit))
@@ -202,13 +210,14 @@ def local_scanner() -> Scanner | None:
 
     Advisories are those that Trivy itself keeps (TRIVY_CACHE_DIR, ~/.cache/trivy); nothing is fetched.
     """
-    from stages.scan import Database, scan_tree  # noqa: PLC0415
+    from stages.scan import Database, scan_tree, sweep  # noqa: PLC0415
 
     try:
         find_trivy()
     except SekishoError:
         return None
     cache = Path.home() / ".cache" / "sekisho" / "check"
+    sweep(cache)
     folder = Path(os.environ.get("TRIVY_CACHE_DIR", Path.home() / ".cache" / "trivy"))
     updated = _advisories(folder)
     if not updated:

@@ -289,7 +289,8 @@ def _finding(place: Place, finding: Finding, limits: Limits, today: dt.date) -> 
             rule, "warn", f"{message} {held}", where=finding.where, owner=finding.owner, stage="scan", finding=said
         )
     message = f"{message} {ended}".rstrip()
-    tolerated = finding.kind == "secret" and limits.secrets == "warn"
+    brought = finding.layer == "dependencies"
+    tolerated = finding.kind == "secret" and (limits.secrets_of_packages if brought else limits.secrets) == "warn"
     answer: Answer = "fail" if at_least(finding.severity, limit.fail) and not tolerated else "warn"
     if answer == "fail" and limits.unfixed.answer(finding, today) == "warn":
         answer, message = "warn", f"{message} Nobody has mended it yet: it fails as soon as there is a fix."
@@ -322,6 +323,8 @@ def _held(place: Place, finding: Finding, limits: Limits, today: dt.date) -> tup
 
 
 def _remedy(place: Place, finding: Finding) -> str:
+    if finding.kind == "secret" and finding.layer == "dependencies":
+        return "It came with a package, for all who take it: nothing to revoke, unless the package is your own."
     if finding.kind == "secret":
         return "Revoke it now, for it is known; then remove it and read it from /bindings or a variable."
     if finding.owner == "platform":

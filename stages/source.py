@@ -13,33 +13,30 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
 from sekisho.errors import PermanentError, Refusal, TemporaryError
 from sekisho.model import COMMIT_PATTERN, Revision
-from stages.trees import Limits, check_links, check_name, check_prefixes
+from stages.build.disk import full_disk_said
+from stages.lfs import POINTER_SIZE, is_pointer, refuse_pointers
+from stages.trees import FOLDER, LINK, REGULAR, SUBMODULE, Limits, TreeEntry, check_entries, check_links, check_name
 
 _COMMIT = re.compile(COMMIT_PATTERN)
-_LFS = b"version https://git-lfs.github.com/spec/"
-_LFS_SIZE = 1024
 _CHUNK = 1 << 20
 _SECONDS = 120
-_REGULAR = {"100644": 0o644, "100664": 0o644, "100755": 0o755}
-_LINK = "120000"
-_SUBMODULE = "160000"
-_LATEST = 1 << 40
-
-
-@dataclass(frozen=True)
-class _Entry:
-    mode: str
-    blob: str
-    size: int
-    path: str
+"""For one answer of git, and for the list of a commit's files."""
+_WRITE_SECONDS = 600
+"""For all files of a commit."""
+_ALLOCATION = "600m"
+"""The largest piece of memory that git may ask for; above the largest file, whose bytes it has in memory at worst."""
+_ATTRIBUTES_LIMIT = 1 << 20
+_LATEST = (1 << 33) - 1
+"""What the header of a tar archive can say, eleven octal digits: March 2242."""
+_COMMIT_SIZE = 1 << 20
 
 
 def revision(repository: Path, app: str, commit: str, branch: str, *, path: str = ".") -> Revision:
@@ -53,16 +50,27 @@ def revision(repository: Path, app: str, commit: str, branch: str, *, path: str 
         path: folder of the workload inside the repository.
 
     Raises:
-        Refusal: no such commit, or its author or time is absurd.
+        Refusal: no such commit, or its message or time is absurd.
     """
     _check_commit(repository, commit)
+    if int(_git(repository, "cat-file", "-s", commit)) > _COMMIT_SIZE:
+        raise Refusal(
+            f"The commit's message and names have more than {_COMMIT_SIZE >> 20} MiB.",
+            where=commit,
+            remedy="Commit again with a shorter message: git commit --amend.",
+        )
     if path != ".":
         check_name(path, where=app)
     form = "--format=%T%x00%an <%ae>%x00%ct"
     fields = _git(repository, "show", "-s", "--no-show-signature", "--encoding=UTF-8", form, commit)
     tree, author, time = fields.decode("utf-8", "replace").rstrip("\n").split("\0")
     if not time.isdigit() or int(time) > _LATEST:
-        raise Refusal(f"The commit's time {time[:40]!r} is absurd.", where=commit, remedy="Commit again.")
+        raise Refusal(
+            f"The commit's time {time[:40]!r} is absurd: it has to be between 1970 and 2242.",
+            where=commit,
+            remedy="Set the clock right and date it anew: git commit --amend --no-edit --date=now; or, if it cannot be "
+            "rewritten any more, commit on top of it: git commit --allow-empty -m 'The time is right again'.",
+        )
     shown = "".join(letter for letter in author if letter.isprintable())[:200]
     return Revision(app=app, commit=commit, tree=tree, branch=branch, author=shown, committed_at=int(time), path=path)
 
@@ -74,35 +82,29 @@ def checkout(repository: Path, commit: str, target: Path, *, limits: Limits | No
         repository: a bare git repository.
         commit: full commit id.
         target: folder to make; it must not exist. After an error it does not exist either.
-        limits: how large the tree may be; the default is 50,000 files and 512 MiB.
+        limits: how large the tree may be; the default is 50,000 files, as many folders, and 512 MiB.
 
     Returns:
         The target.
 
     Raises:
         Refusal: a submodule, an LFS pointer, a reserved name, a link that leads out, too large, no such commit.
+        TemporaryError: the disk is full.
         PermanentError: the repository is damaged, or the target exists.
     """
     _check_commit(repository, commit)
-    bounds = limits or Limits()
-    entries: list[_Entry] = []
-    size = 0
     with closing(_entries(repository, commit)) as listed:
-        for entry in listed:
-            entries.append(entry)
-            size += entry.size
-            # At each entry: a tree of a few hundred bytes can list more files than any memory holds.
-            bounds.check(len(entries), size, where=commit)
-    check_prefixes((entry.path for entry in entries), where=commit)
-    try:
-        target.mkdir(parents=True)
-    except FileExistsError as error:
-        raise PermanentError("The folder for the checkout exists already.", where=str(target)) from error
-    try:
-        _write(repository, commit, entries, target)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
+        entries = check_entries(listed, limits or Limits(), where=commit)
+    with full_disk_said():
+        try:
+            target.mkdir(parents=True)
+        except FileExistsError as error:
+            raise PermanentError("The folder for the checkout exists already.", where=str(target)) from error
+        try:
+            _write(repository, commit, entries, target)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
     return target
 
 
@@ -119,7 +121,9 @@ def workload(tree: Path, revision: Revision) -> Path:
         folder = folder / part
         if folder.is_symlink() or not folder.is_dir():
             raise Refusal(
-                f"The commit has no folder {revision.path!r}.", where=revision.app, remedy="Correct the app's path."
+                f"The commit has no folder {revision.path!r}.",
+                where=revision.app,
+                remedy="Put the workload's score.yaml into a folder of the commit that is no link.",
             )
     return folder
 
@@ -131,59 +135,76 @@ def _check_commit(repository: Path, commit: str) -> None:
         raise Refusal(f"{commit} is not a commit.", where=repository.name, remedy="Name a commit.")
 
 
-def _entries(repository: Path, commit: str) -> Generator[_Entry, None, None]:
+def _entries(repository: Path, commit: str) -> Generator[TreeEntry, None, None]:
     for line in _listing(repository, commit):
         meta, _, name = line.partition(b"\t")
         mode, kind, blob, size = meta.decode("ascii").split()
-        path = check_name(name.decode("utf-8", "surrogateescape"), where=commit)
-        if mode == _SUBMODULE or kind == "commit":
-            raise Refusal(
-                f"{path!r} is a submodule: the line builds what is in the commit, nothing else.",
-                where=commit,
-                remedy=f"Commit the files themselves: git rm --cached {path}; git add {path}.",
-            )
-        if mode != _LINK and mode not in _REGULAR:
-            raise Refusal(f"{path!r} has the unknown mode {mode}.", where=commit, remedy="Commit plain files.")
-        yield _Entry(mode, blob, int(size), path)
+        path = name.decode("utf-8", "surrogateescape")
+        if kind == "commit":
+            yield TreeEntry(SUBMODULE, path)  # whatever its mode; it has no size
+        else:
+            yield TreeEntry(mode, path, 0 if mode == FOLDER else int(size), blob)
 
 
 def _listing(repository: Path, commit: str) -> Iterator[bytes]:
-    """Yield the lines of `git ls-tree` as they come; whoever stops asking ends it."""
-    command = _command(repository, "ls-tree", "-r", "-z", "-l", "--full-tree", commit)
+    """Yield the lines of `git ls-tree` as they come, those of folders too; whoever stops asking ends it."""
+    arguments = ("ls-tree", "-r", "-t", "-z", "-l", "--full-tree", commit)
+    with _running(repository, commit, *arguments, seconds=_SECONDS) as output:
+        rest = b""
+        while piece := os.read(output.fileno(), _CHUNK):
+            *lines, rest = (rest + piece).split(b"\0")
+            yield from lines
+
+
+@contextmanager
+def _running(
+    repository: Path, commit: str, *arguments: str, seconds: float, stdin: IO[bytes] | int = subprocess.DEVNULL
+) -> Iterator[IO[bytes]]:
+    """Run git and give what it writes; it ends with the block, and at its deadline whatever it is doing."""
+    late = threading.Event()
     with (
         tempfile.TemporaryFile() as complaint,
-        subprocess.Popen(command, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        subprocess.Popen(_command(repository, *arguments), env=_environment(), stdin=stdin, stdout=subprocess.PIPE,
                          stderr=complaint) as process,
     ):  # fmt: skip
         assert process.stdout is not None  # noqa: S101  (PIPE above)
-        rest = b""
-        try:
-            while piece := os.read(process.stdout.fileno(), _CHUNK):
-                *lines, rest = (rest + piece).split(b"\0")
-                yield from lines
-        except BaseException:
+
+        def end() -> None:
+            late.set()
             process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield process.stdout
+            if process.wait() != 0:
+                complaint.seek(0)
+                said = complaint.read(_CHUNK).decode("utf-8", "replace").strip()[:300]
+                raise PermanentError(f"git failed: {said}", where=repository.name)  # noqa: TRY301
+        except BaseException as error:
+            process.kill()
+            if late.is_set() and isinstance(error, Exception):
+                raise Refusal(
+                    f"git needs more than {seconds:g} seconds to read the commit's files.",
+                    where=commit,
+                    remedy="Push a commit with fewer and smaller files. If it has few, tell the platform team.",
+                ) from error
             raise
-        if process.wait() != 0:
-            complaint.seek(0)
-            said = complaint.read(_CHUNK).decode("utf-8", "replace").strip()[:300]
-            raise PermanentError(f"git failed: {said}", where=repository.name)
+        finally:
+            timer.cancel()
 
 
-def _write(repository: Path, commit: str, entries: Sequence[_Entry], target: Path) -> None:
+def _write(repository: Path, commit: str, entries: Sequence[TreeEntry], target: Path) -> None:
     links: dict[str, str] = {}
+    pointers: list[str] = []
     with tempfile.TemporaryFile() as wanted:
         wanted.write("".join(f"{entry.blob}\n" for entry in entries).encode())
         wanted.seek(0)
-        command = _command(repository, "cat-file", "--batch")
-        with subprocess.Popen(command, stdin=wanted, stdout=subprocess.PIPE, env=_environment()) as process:
-            assert process.stdout is not None  # noqa: S101  (PIPE above)
-            try:
-                for entry in entries:
-                    _write_one(process.stdout, entry, target, links, commit)
-            except BaseException:
-                process.kill()
-                raise
+        with _running(repository, commit, "cat-file", "--batch", seconds=_WRITE_SECONDS, stdin=wanted) as output:
+            for entry in entries:
+                pointers += [entry.path] * _write_one(output, entry, target, links, commit)
+    refuse_pointers(pointers, lambda path: _attributes(target / path), where=commit)
     check_links(links, where=commit)
     # Links come last: no file is ever written through one.
     for path, to in links.items():
@@ -194,7 +215,17 @@ def _write(repository: Path, commit: str, entries: Sequence[_Entry], target: Pat
         folder.chmod(0o755)  # whatever the umask: the sandbox's user reads it
 
 
-def _write_one(stream: IO[bytes], entry: _Entry, target: Path, links: dict[str, str], commit: str) -> None:
+def _attributes(path: Path) -> bytes:
+    """Return a .gitattributes that was written; no link is there yet."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(_ATTRIBUTES_LIMIT)
+
+
+def _write_one(stream: IO[bytes], entry: TreeEntry, target: Path, links: dict[str, str], commit: str) -> bool:
+    """Write one file, or note one link; returns whether the file is a pointer of Git LFS."""
+    pointer = False
     header = stream.readline().decode("ascii", "replace").split()
     if header != [entry.blob, "blob", str(entry.size)]:
         raise PermanentError(
@@ -202,7 +233,7 @@ def _write_one(stream: IO[bytes], entry: _Entry, target: Path, links: dict[str, 
             where=commit,
             remedy="Run `git fsck` in the repository on the build zone.",
         )
-    if entry.mode == _LINK:
+    if entry.mode == LINK:
         links[entry.path] = _exactly(stream, entry.size).decode("utf-8", "surrogateescape")
     else:
         place = target / entry.path
@@ -212,16 +243,12 @@ def _write_one(stream: IO[bytes], entry: _Entry, target: Path, links: dict[str, 
             left = entry.size
             while left:
                 piece = _exactly(stream, min(left, _CHUNK))
-                if left == entry.size and entry.size <= _LFS_SIZE and piece.startswith(_LFS):
-                    raise Refusal(
-                        f"{entry.path!r} is a Git LFS pointer: the file itself is not in the commit.",
-                        where=commit,
-                        remedy=f"Commit the file itself: git lfs untrack {entry.path!r}; git add {entry.path!r}.",
-                    )
+                pointer |= entry.size <= POINTER_SIZE and is_pointer(piece)
                 file.write(piece)
                 left -= len(piece)
-            os.fchmod(file.fileno(), _REGULAR[entry.mode])
+            os.fchmod(file.fileno(), REGULAR[entry.mode])
     stream.read(1)
+    return pointer
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytes:
@@ -243,6 +270,7 @@ def _environment() -> dict[str, str]:
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_ALLOC_LIMIT": _ALLOCATION,
     }
 
 

@@ -245,10 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = text_of(judged, replayed)
         text = json.dumps(json_of(judged, replayed), indent=2, sort_keys=True) if options.json else "\n".join(lines)
     except UsageError as error:
-        sys.stderr.write(f"sekisho why: {error}\n")
+        sys.stderr.write(f"sekisho why: {clean(str(error))}\n")
         return UsageError.exit_code
     except SekishoError as error:
-        sys.stderr.write(f"sekisho why: {error}\n")
+        sys.stderr.write(f"sekisho why: {clean(str(error))}\n")
         return 1
     sys.stdout.write(text + "\n")
     return 0 if replayed.same else 1

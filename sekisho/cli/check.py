@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 from sekisho.errors import UsageError
+from sekisho.programs import program, surroundings
 
 _YES_OR_NO = (0, 1, 2)
 
@@ -26,7 +26,7 @@ def check(path: Path, *, form: str, whole: bool) -> int:
         raise UsageError(
             "There is no such folder.", where=str(path), remedy="Give the folder of a workload's working copy."
         )
-    command = [sys.executable, "-m", "stages.check", str(path.resolve()), "--format", form]
+    command = program("stages.check", str(path.resolve()), "--format", form)
     command += ["--all"] if whole else []
-    code = subprocess.run(command, check=False).returncode
+    code = subprocess.run(command, env=surroundings(), check=False).returncode
     return code if code in _YES_OR_NO else 1

@@ -193,6 +193,39 @@ def dev(
     commands.dev(path, port=port, who=who, as_json=json)
 
 
+@app.command(short_help="Write the lock of a workload that has none, to be committed.")
+def lock(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="APP@COMMIT for what the line resolved; a folder, to have its lock made.", metavar="APP@COMMIT|FOLDER"
+        ),
+    ],
+    into: Annotated[
+        Path, typer.Option("--into", help="For APP@COMMIT: the workload's folder; by default this one.")
+    ] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are different.")] = False,
+    trust: Trust = None,
+    at: At = "now",
+    who: Annotated[
+        str, typer.Option("--as", help="Who you are; by default your login name.", envvar="SEKISHO_DEVELOPER")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Write the lock files that the line resolved for a commit into a working copy, so that they can be committed.
+
+    Each file must be the one that the commit's provenance names, under your own trust root. Given a folder instead, its
+    lock is made in the dev zone, as the line would make it: the way to a lock where the policy resolves none.
+
+    \b
+    Example: sekisho lock guestbook@4f1c9a --into examples/guestbook
+    """
+    from sekisho.cli import lock as commands  # noqa: PLC0415
+
+    options = commands.Options(into=into, force=force, trust=trust, at=at, who=who)
+    raise typer.Exit(commands.lock(subject, options, as_json=json))
+
+
 # -- releases ----------------------------------------------------------------------------------------------------
 
 

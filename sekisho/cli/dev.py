@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from sekisho.errors import UsageError
+from sekisho.programs import program, surroundings
 
 
 def dev(path: Path, *, port: int, who: str, as_json: bool) -> None:
@@ -20,5 +21,5 @@ def dev(path: Path, *, port: int, who: str, as_json: bool) -> None:
             "There is no such folder.", where=str(path), remedy="Give the folder of a workload's working copy."
         )
     sys.stdout.flush()
-    command = [sys.executable, "-m", "stages.dev", str(path.resolve()), "--port", str(port), "--as", who]
-    os.execv(sys.executable, [*command, *(["--json"] if as_json else [])])  # noqa: S606
+    command = program("stages.dev", str(path.resolve()), "--port", str(port), "--as", who)
+    os.execve(command[0], [*command, *(["--json"] if as_json else [])], surroundings())  # noqa: S606

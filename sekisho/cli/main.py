@@ -14,7 +14,8 @@ from typing import Any
 import typer
 
 from sekisho.cli.commands import app
-from sekisho.errors import SekishoError
+from sekisho.cli.output import complain
+from sekisho.errors import PermanentError, SekishoError
 
 _INTERRUPTED = 130
 
@@ -26,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return _called(arguments)
     except SekishoError as error:
-        _print_error(error)
+        complain("sekisho", error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("\nsekisho: interrupted; what was done is kept.\n")
@@ -36,8 +37,9 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 -- a person must never meet a traceback
-        sys.stderr.write(f"sekisho: this is a fault of the program: {type(error).__name__}: {error}\n")
-        sys.stderr.write("  remedy: run it again with SEKISHO_DEBUG=1 and report what it prints\n")
+        remedy = "run it again with SEKISHO_DEBUG=1 and report what it prints"
+        fault = f"this is a fault of the program: {type(error).__name__}: {error}"
+        complain("sekisho", PermanentError(fault, remedy=remedy))
         return 1
 
 
@@ -53,14 +55,6 @@ def _called(arguments: Sequence[str]) -> int:
         show_usage()
         return int(getattr(error, "exit_code", 2))
     return code if isinstance(code, int) else 0
-
-
-def _print_error(error: SekishoError) -> None:
-    sys.stderr.write(f"sekisho: {error.what}\n")
-    if error.where:
-        sys.stderr.write(f"  where:  {error.where}\n")
-    if error.remedy:
-        sys.stderr.write(f"  remedy: {error.remedy}\n")
 
 
 def main() -> None:

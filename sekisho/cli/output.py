@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from sekisho.errors import SekishoError
+
 
 def emit_json(value: Any) -> None:
     """Print one JSON document."""
@@ -29,6 +31,20 @@ def note(text: object) -> None:
     """Print one line that is not part of the result."""
     sys.stderr.write(clean(text) + "\n")
     sys.stderr.flush()
+
+
+def complain(name: str, error: SekishoError) -> None:
+    """Print what went wrong, where, and what to do; it may quote what a stranger's file or a remote said.
+
+    Args:
+        name: the command's, before it all; may be empty.
+        error: what went wrong.
+    """
+    parts = ((f"{name}: " if name else "", error.what), ("  where:  ", error.where), ("  remedy: ", error.remedy))
+    for label, text in parts:
+        if text:
+            # Indented, so that no line of a quotation looks like one of ours.
+            sys.stderr.write(label + clean(text).replace("\n", "\n          ") + "\n")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -11,7 +11,9 @@ from sekisho.errors import Refusal, UsageError
 from sekisho.zones import Port, Zone, ZoneHome, address
 
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
+_COMMIT = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)@([0-9a-f]{6,40})")
 _FULL = 64
+_FULL_COMMIT = 40
 
 
 def ops() -> OpsClient:
@@ -38,6 +40,24 @@ def trust_file(given: Path | None) -> Path:
             remedy="Name one with --trust; the platform team hands it out (docs/keys.md).",
         )
     return path
+
+
+def pushed_commit(client: FeedClient, subject: str) -> tuple[str, str]:
+    """Return the app and the whole commit of APP@COMMIT, asking the build zone where digits are missing.
+
+    Raises:
+        UsageError: it is not APP@COMMIT.
+        Refusal: no commit, or more than one, begins so.
+        TemporaryError: the build zone cannot be reached.
+    """
+    found = _COMMIT.fullmatch(subject.strip())
+    if found is None:
+        raise UsageError(f"{subject[:80]!r} is not APP@COMMIT.", remedy="Give at least 6 digits of the commit.")
+    app, commit = found[1], found[2]
+    if len(commit) < _FULL_COMMIT:
+        known = [str(item.get("commit")) for item in client.commits(app, prefix=commit)]
+        commit = only(known, commit, "commit", where="build", remedy="See `git log`, and give all 40 digits.")
+    return app, commit
 
 
 def digest_prefix(text: str, what: str) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from sekisho.cli.moments import moment_of
-from sekisho.cli.reach import build, only, trust_file
+from sekisho.cli.reach import build, pushed_commit, trust_file
 from sekisho.cli.releases import bundle
-from sekisho.errors import PermanentError, UsageError
+from sekisho.errors import PermanentError
+from sekisho.programs import program, surroundings
 
-_COMMIT = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)@([0-9a-f]{6,40})")
-_FULL_COMMIT = 40
 _YES_OR_NO = (0, 1, 2)
 
 
@@ -47,10 +44,10 @@ def why(subject: str, options: Options, *, as_json: bool) -> int:
             path.write_bytes(data)
             if options.save is not None:
                 _save(options.save, data)
-        command = [sys.executable, "-m", "stages.why", str(path.resolve()), "--trust", str(trust_file(options.trust))]
+        command = program("stages.why", str(path.resolve()), "--trust", str(trust_file(options.trust)))
         command += ["--about", about, "--at", str(moment_of(options.at)), *(["--json"] if as_json else [])]
         command += ["--policies", str(options.policies)] if options.policies else []
-        code = subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, env=surroundings(), check=False).returncode
     return code if code in _YES_OR_NO else 1
 
 
@@ -58,14 +55,8 @@ def _fetch(subject: str) -> tuple[str, bytes]:
     """Return what the file must be about, and the file: of a release from ops, of a commit from the build zone."""
     if "@" not in subject:
         return bundle(subject)
-    found = _COMMIT.fullmatch(subject.strip())
-    if found is None:
-        raise UsageError(f"{subject[:80]!r} is not APP@COMMIT.", remedy="Give at least 6 digits of the commit.")
-    app, commit = found[1], found[2]
     with build() as client:
-        if len(commit) < _FULL_COMMIT:
-            known = [str(item.get("commit")) for item in client.commits(app, prefix=commit)]
-            commit = only(known, commit, "commit", where="build", remedy="See `git log`, and give all 40 digits.")
+        app, commit = pushed_commit(client, subject)
         return f"{app}@{commit}", client.judgement(app, commit)
 
 

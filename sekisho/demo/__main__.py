@@ -11,11 +11,13 @@ from pathlib import Path
 
 import httpx
 
+from sekisho.cli.output import complain
 from sekisho.demo.line import Step, build_steps, healthy_url, zone_steps
 from sekisho.demo.show import Show, show
 from sekisho.demo.workload import prepare, push
 from sekisho.embedded.steps import StepDone
 from sekisho.errors import PermanentError, SekishoError, UsageError
+from sekisho.programs import program, surroundings
 from sekisho.zones import ENGINE_ZONES, Port, ZoneHome, address, home
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -35,9 +37,8 @@ def main() -> int:
         with show() as screen:
             return _run(screen, options.app, approve=options.approve)
     except SekishoError as error:
-        sys.stderr.write(f"\n{error.what}\n")
-        sys.stderr.write(f"  where:  {error.where}\n" if error.where else "")
-        sys.stderr.write(f"  remedy: {error.remedy}\n" if error.remedy else "")
+        sys.stderr.write("\n")
+        complain("", error)
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted. Run scripts/demo again: it goes on from here.\n")
@@ -120,8 +121,8 @@ def _must_have_pushed(pushed: subprocess.Popen[str]) -> None:
 def _approve(screen: Show, plan: str) -> None:
     screen.say(f"The infrastructure team approves it: sekisho approve {plan[:19]}…")
     done = subprocess.run(
-        [sys.executable, "-m", "sekisho.cli.main", "approve", plan, "--yes"],
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=120,
+        program("sekisho.cli.main", "approve", plan, "--yes"),
+        env=surroundings(), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=120,
     )  # fmt: skip
     if done.returncode:
         raise PermanentError(f"The approval was not taken: {done.stderr.strip()[:600]}")

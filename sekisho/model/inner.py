@@ -153,11 +153,13 @@ class Finding(Document):
     """Day on which the vulnerability became known, `2026-11-26`; empty where the database does not say."""
     source: str = ""
     """Where it is known from, when that is not the advisory database: the operator's own advisories."""
+    layer: Literal["", "dependencies"] = ""
+    """`dependencies` for a secret in what locked packages brought along, as everybody can download it."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what came later and says nothing: reports that were signed before keep their bytes."""
-        return _without_empty(handler(self), "purl", "published", "source")
+        return _without_empty(handler(self), "purl", "published", "source", "layer")
 
 
 class Coverage(Document):

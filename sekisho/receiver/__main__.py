@@ -11,6 +11,7 @@ import uvicorn
 
 from sekisho.errors import SekishoError
 from sekisho.receiver.app import Receiver
+from sekisho.receiver.backend import Limits, memory_for
 from sekisho.receiver.repositories import Repositories
 from sekisho.receiver.tokens import load_tokens
 from sekisho.zones import Port, Zone, ZoneHome, address
@@ -34,7 +35,8 @@ def main() -> int:
     except SekishoError as error:
         print(f"sekisho: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    receiver = Receiver(repositories, lambda: load_tokens(options.tokens), zone_api=options.zone_api)
+    limits = Limits(memory=memory_for(Limits.pushes))
+    receiver = Receiver(repositories, lambda: load_tokens(options.tokens), zone_api=options.zone_api, limits=limits)
     uvicorn.run(
         receiver,
         host=options.host,

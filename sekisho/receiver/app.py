@@ -7,11 +7,12 @@ import contextlib
 import logging
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from sekisho.errors import SekishoError, TemporaryError
+from sekisho.receiver.answers import Explained
 from sekisho.receiver.backend import BodyTooLarge, ClientGone, GitProcess, Limits, Message, Receive, Scope, Send
 from sekisho.receiver.repositories import Repositories, git_environment
 from sekisho.receiver.tokens import Pusher, Token, authenticate
@@ -166,7 +167,7 @@ class Receiver:
             elif not self._repositories.exists(call.name):
                 raise Answer(404, f"The repository {call.name} does not exist yet. The first push makes it.")
             git = await GitProcess.start(self._environment(call, scope), self._limits)
-            await self._exchange(git, receive, send)
+            await self._exchange(git, receive, send, busy=busy)
         finally:
             self._requests -= 1
             self._pushes -= busy
@@ -205,7 +206,7 @@ class Receiver:
             **{name: value for name, value in optional.items() if value},
         )
 
-    async def _exchange(self, git: GitProcess, receive: Receive, send: Send) -> None:
+    async def _exchange(self, git: GitProcess, receive: Receive, send: Send, *, busy: bool) -> None:
         state = _Sent(send)
         feeding = asyncio.create_task(git.feed(receive))
         producing = asyncio.create_task(_produce(git, state))
@@ -228,9 +229,9 @@ class Receiver:
             else:
                 raise answer from error
         except (ClientGone, OSError):
-            self._leave(git)
+            self._leave(git, (feeding, producing), busy=busy)
         except asyncio.CancelledError:
-            self._leave(git)
+            self._leave(git, (feeding, producing), busy=busy)
             raise
         finally:
             await _end(feeding)
@@ -243,21 +244,28 @@ class Receiver:
             return Answer(504, f"git took longer than {self._limits.total:.0f} s.")
         return Answer(500, f"{error}.")
 
-    def _leave(self, git: GitProcess) -> None:
-        """Let git finish in the background: the client is gone, what it sent completely is stored and queued."""
+    def _leave(self, git: GitProcess, tasks: Sequence[asyncio.Task[None]], *, busy: bool) -> None:
+        """Let git finish in the background: the client is gone, what it sent completely is stored and queued.
+
+        It stays a push until then: who hangs up has no more of git's memory than who waits.
+        """
 
         async def finish() -> None:
+            for task in tasks:  # two cannot read what git says
+                await _end(task)
             await git.close_input()
             await git.finish(self._limits.finish)
 
+        def left(task: asyncio.Task[None]) -> None:
+            self._requests -= 1
+            self._pushes -= busy
+            self._finishing.discard(task)
+
         self._requests += 1
+        self._pushes += busy
         task = asyncio.create_task(finish())
         self._finishing.add(task)
-        task.add_done_callback(self._left)
-
-    def _left(self, task: asyncio.Task[None]) -> None:
-        self._requests -= 1
-        self._finishing.discard(task)
+        task.add_done_callback(left)
 
 
 class _Sent:
@@ -275,9 +283,11 @@ class _Sent:
 async def _produce(git: GitProcess, send: Send) -> None:
     status, headers = await git.headers()
     await send({"type": "http.response.start", "status": status, "headers": headers})
+    answer = Explained(pushed=(b"content-type", b"application/x-git-receive-pack-result") in headers)
     while piece := await git.read():
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+        if said := answer.piece(piece):
+            await send({"type": "http.response.body", "body": said, "more_body": True})
+    await send({"type": "http.response.body", "body": answer.end()})
 
 
 async def _end(task: asyncio.Task[None]) -> None:

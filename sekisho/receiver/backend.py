@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from sekisho.receiver.repositories import MEMORY, git_command
+
 log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
@@ -25,6 +27,7 @@ Send = Callable[[Message], Awaitable[None]]
 _CHUNK = 64 << 10
 _MAX_HEADERS = 16 << 10
 _MAX_COMPLAINT = 8 << 10
+_LEAST_MEMORY = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,14 @@ class Limits:
     """Pushes at one time."""
     requests: int = 64
     """Requests at one time, the stored remains of broken ones included."""
+    memory: int = MEMORY
+    """Bytes of address space of each git process."""
+
+
+def memory_for(pushes: int) -> int:
+    """Return the bytes that each git may have where so many pushes together leave half of this machine's memory."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(_LEAST_MEMORY, min(MEMORY, whole // 2 // pushes))
 
 
 class BodyTooLarge(Exception):
@@ -65,8 +76,7 @@ class GitProcess:
     async def start(cls, environment: dict[str, str], limits: Limits) -> GitProcess:
         """Start git with a CGI environment."""
         process = await asyncio.create_subprocess_exec(
-            "git",
-            "http-backend",
+            *git_command("http-backend", memory=limits.memory),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

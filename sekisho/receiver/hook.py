@@ -29,6 +29,7 @@ TAGS = "refs/tags/"
 RELEASE_BRANCH = "refs/heads/main"
 MAX_REFS = 50
 MAX_NAME = 200
+GIT_SECONDS = 60
 CONNECT_SECONDS = 2
 ANSWER_SECONDS = 30
 IDLE_SECONDS = 300
@@ -99,10 +100,14 @@ def entry_of(commit: str, ref: str) -> dict[str, Any]:
 
 
 def is_forward(old: str, new: str) -> bool:
-    """Return whether `new` has `old` in its history."""
+    """Return whether `new` has `old` in its history; a history that git does not get through counts as another."""
     import subprocess  # noqa: PLC0415
 
-    return subprocess.run(["git", "merge-base", "--is-ancestor", old, new], check=False).returncode == 0
+    command = ["git", "merge-base", "--is-ancestor", old, new]
+    try:
+        return subprocess.run(command, check=False, timeout=GIT_SECONDS).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def objection(old: str, new: str, ref: str) -> str:

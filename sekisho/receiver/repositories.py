@@ -23,6 +23,24 @@ HOOKS = ("pre-receive", "post-receive")
 _NAME = re.compile(NAME_PATTERN)
 _MAX_REPOSITORIES = 2000
 _GIT_SECONDS = 30
+MEMORY = 1536 << 20
+"""Bytes of address space of one git process. The worst that is no attack is a file as large as a commit may be, pushed
+as what changed in it: the file as it was and as it is, 512 MiB each, and what git needs besides."""
+_ALLOCATION = "600m"
+"""The largest piece of memory that git may ask for: above the largest file, below what a few bytes of a pack can
+say that they unpack to."""
+_CONFIGURATION = {
+    "safe.directory": "*",
+    # What is larger is read and written piece by piece, not held in memory; a change to such a file is held.
+    "core.bigFileThreshold": "16m",
+    "core.packedGitLimit": "256m",
+    "core.packedGitWindowSize": "32m",
+    "core.deltaBaseCacheLimit": "64m",
+    # Each thread would have memory of its own, also when the repository is packed anew after a push.
+    "pack.threads": "1",
+    "pack.windowMemory": "64m",
+    "pack.deltaCacheSize": "32m",
+}
 
 
 class QueuedPush(Document):
@@ -162,7 +180,7 @@ class Repositories:
     def _git(self, *arguments: str) -> str:
         try:
             done = subprocess.run(
-                ["git", *arguments],
+                git_command(*arguments),
                 check=False,
                 capture_output=True,
                 text=True,
@@ -222,18 +240,26 @@ class Repositories:
         return bool(refs.strip())
 
 
+def git_command(*arguments: str, memory: int = MEMORY) -> list[str]:
+    """Return the command of a git that takes so many bytes of address space at most, as does each that it starts."""
+    return ["prlimit", f"--as={memory}", "git", *arguments]
+
+
 def git_environment(**extra: str) -> dict[str, str]:
-    """Return the whole environment of a git process: nothing of ours, no configuration but the repository's."""
+    """Return the whole environment of a git process: nothing of ours, the repository's configuration and our limits."""
+    settings: dict[str, str] = {}
+    for number, (name, value) in enumerate(_CONFIGURATION.items()):
+        settings |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
     return {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": "/nonexistent",
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": "safe.directory",
-        "GIT_CONFIG_VALUE_0": "*",
+        "GIT_CONFIG_COUNT": str(len(_CONFIGURATION)),
+        **settings,
         "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_ALLOC_LIMIT": _ALLOCATION,
         **extra,
     }
 

@@ -25,6 +25,7 @@ from sekisho.images import push_layout
 from sekisho.images.layout import lock_path
 from sekisho.registry import Registry
 from sekisho.standard import SPEC_FILE, StandardImages, load_lock, load_spec
+from sekisho.verdict_text import clean
 from sekisho.zones import Network, Port, Zone, ZoneHome, address, home
 from stages.build.artifacts import Fetcher
 from stages.build.compose import Origin
@@ -187,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.write_lock:
             write_locks(options.folder, built.resolved)
     except SekishoError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{clean(str(error))}\n")
         return error.exit_code
     if options.logs:
         for step, log in built.made.logs.items():

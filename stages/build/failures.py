@@ -20,6 +20,8 @@ _NETWORK = re.compile(
     r"|\bEAI_AGAIN\b|\bENOTFOUND\b|\bENETUNREACH\b|network is unreachable|UnknownHostException|getaddrinfo",
     re.IGNORECASE,
 )
+_SOURCE_ONLY = re.compile(r"^([A-Za-z0-9._-]{1,100})==\S+ has only a source package here", re.MULTILINE)
+"""As stages/build/languages/python_install.py says it."""
 _OTHERWISE = "Run the step where there is no network and correct it."
 
 
@@ -42,6 +44,11 @@ def remedy_of(words: str, limits: SandboxLimits, *, starved: bool = False) -> st
         return (
             f"Let it start fewer at once: a step has {limits.processes} processes and threads. "
             "The platform team sets the limit."
+        )
+    if found := _SOURCE_ONLY.search(words):
+        return (
+            f"Lock a version of {found[1]} that has a wheel for this Python on Linux x86_64, or a package that has "
+            "one, as psycopg2-binary is for psycopg2."
         )
     if _NETWORK.search(words):
         return "A build step has no network: commit what it fetches, or have it come as a locked package."

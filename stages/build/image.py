@@ -52,6 +52,7 @@ class Builder:
         resolver: the way to package indexes while a lock is made.
         cleared: returns when a standard image may be built on, and raises when it may not, or not yet.
         languages: those that are built.
+        work: folder for files in passing, by which `sweep` knows its own; by default one in the cache.
     """
 
     def __init__(
@@ -66,11 +67,12 @@ class Builder:
         resolver: Resolve,
         cleared: Callable[[StandardImage], None],
         languages: Sequence[Language] = LANGUAGES,
+        work: Path | None = None,
     ) -> None:
         self.registry = registry
         self.standard = standard
         self.rules = rules
-        self.work = cache / "work"
+        self.work = work or cache / "work"
         self.work.mkdir(parents=True, exist_ok=True)
         self._left = tuple(self.work.iterdir())
         self.sandbox = Sandbox(docker_socket, registry, self.work, rules.sandbox, ahead=True)
@@ -84,7 +86,7 @@ class Builder:
     def sweep(self) -> None:
         """Remove what an earlier, killed process left: its containers, and its files in passing.
 
-        Called by the one process that has this cache to itself. What it has begun itself since it started stays.
+        Called by the one process that has this work folder to itself. What it has begun itself since it started stays.
         """
         for path in self._left:
             shutil.rmtree(path, ignore_errors=True)

@@ -200,7 +200,8 @@ class _Reading:
             raise Refusal(
                 f"{key!r} is a link to {str(target)[:100]!r}: {error}.",
                 where=self._at(key),
-                remedy="Keep linked packages inside the workload's folder, or register the folder above as the app.",
+                remedy="Keep linked packages inside the workload's folder, or put score.yaml into the folder that "
+                "holds both, with a package.json that names them as workspaces.",
             ) from error
 
     def _package(self, key: str, place: str, entry: Mapping[str, Any], absent: set[str]) -> Pinned | None:

@@ -188,5 +188,5 @@ def _folder(folder: str, where: str) -> str:
         raise Refusal(
             f"The lock names the folder {folder[:100]!r}: {error}.",
             where=where,
-            remedy="Register the folder that holds the whole workspace as the app.",
+            remedy="Put score.yaml into the folder that holds the whole workspace, beside pnpm-workspace.yaml.",
         ) from error

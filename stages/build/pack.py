@@ -24,7 +24,7 @@ from isal import isal_zlib
 from sekisho.canonical import Digest
 from sekisho.errors import PermanentError, Refusal
 from stages.build.tarball import FILE, FOLDER, LINK, Member, TarError, ending, header, members, padding
-from stages.trees import Limits, check_links, check_name, check_prefixes
+from stages.trees import Limits, check_links, check_name, check_prefixes, new_folders
 
 GZIP_LEVEL: Final = 2
 RECIPE: Final = f"sekisho-pack/2 isal/{version('isal')} level/{GZIP_LEVEL}"
@@ -71,11 +71,13 @@ def entries_of_tree(folder: Path, *, limits: Limits | None = None) -> tuple[Entr
     """
     bounds = limits or Limits()
     entries: list[Entry] = []
+    folders: set[str] = set()
     size = 0
     for entry in _walk(folder, ""):
         entries.append(entry)
         size += entry.size
-        bounds.check(len(entries), size, where=folder.name)
+        new_folders(entry.path, folders)
+        bounds.check(len(entries), size, len(folders), where=folder.name)
     return _checked(entries, folder.name)
 
 
@@ -100,6 +102,7 @@ def entries_of_archive(
     """
     bounds = limits or Limits()
     entries: list[Entry] = []
+    folders: set[str] = set()
     seen = size = 0
     try:
         with archive.open("rb") as file:
@@ -112,6 +115,9 @@ def entries_of_archive(
                 entry = _of_member(member, archive, where)
                 if entry is not None:
                     entries.append(entry)
+                    # An archive need not list the folders that its names are in; they are made all the same.
+                    new_folders(entry.path, folders)
+                    bounds.check(seen, size, len(folders), where=where)
     except (TarError, OSError) as error:
         raise Refusal(
             f"The output is not a whole tar archive: {str(error)[:200]}.",
@@ -153,7 +159,7 @@ def write_layer(entries: Iterable[Entry], target: Path, *, time: int) -> PackedL
     with target.open("wb") as file, _Sink(file) as sink:
         folders: set[str] = set()
         for entry in ordered:
-            for folder in _new_folders(entry.path, folders):
+            for folder in new_folders(entry.path, folders):
                 sink.write(header(folder, FOLDER, mode=0o755, time=time))
             if entry.kind == "link":
                 sink.write(header(entry.path, LINK, mode=0o777, time=time, target=entry.target))
@@ -220,15 +226,6 @@ class _Sink:
         self.packed.update(data)
         self.size += len(data)
         self._file.write(data)
-
-
-def _new_folders(path: str, known: set[str]) -> list[str]:
-    """Return the folders that a path is in and that are not known yet, the outer ones first; they are known then."""
-    found = []
-    while (path := path.rpartition("/")[0]) and path not in known:
-        known.add(path)
-        found.append(path)
-    return found[::-1]
 
 
 def _content(entry: Entry) -> Iterator[bytes]:

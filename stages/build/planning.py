@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,7 +93,9 @@ def _readable(project: Project, whose: str) -> Iterator[None]:
     except _UNREADABLE as error:
         if isinstance(error, OSError):  # io.UnsupportedOperation is both
             raise
-        _LOG.exception("The files of %s cannot be read (%s).", project.name, whose)
+        # Half a surrogate pair in what a file says must not keep the traceback out of the log.
+        trace = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace").decode()
+        _LOG.error("The files of %s cannot be read (%s).\n%s", project.name, whose, trace)
         raise Refusal(
             f"The files of {whose} have a form that cannot be read ({type(error).__name__}).",
             where=project.name,

@@ -90,6 +90,12 @@ class Resolution(Document):
             )
         return f"{start} line resolved the packages and kept the lock ({shown}) as evidence."
 
+    @property
+    def remedy(self) -> str:
+        """How people get the lock, one sentence."""
+        command = f"sekisho lock {self.app}@{self.commit[:12]}"
+        return f"`{command}` writes that lock into a working copy, to be committed."
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -107,8 +113,8 @@ def resolve(shop: Workshop, unresolved: Unresolved, proxy: Resolve, scratch: Pat
     """Run a language's package manager once, and return the lock files that it made.
 
     Raises:
-        Refusal: it failed, or made no lock.
-        TemporaryError: an index or the engine cannot be reached.
+        Refusal: it failed, or made no lock; or something was asked for that an index has and may not give.
+        TemporaryError: an index or the engine cannot be reached, also where the package manager goes on without it.
     """
     unlocked, step = unresolved.unlocked, unresolved.unlocked.step
     tools = needed(unresolved.tools)
@@ -137,6 +143,10 @@ def resolve(shop: Workshop, unresolved: Unresolved, proxy: Resolve, scratch: Pat
                 raise index.failure from refusal  # says more than the package manager does
             remedy = f"Correct what it says; or lock the packages yourself. {unlocked.refusal.remedy}"
             raise Refusal(refusal.what, where=refusal.where, remedy=remedy) from refusal
+        if index.failure is not None:
+            # The package manager went on without it (an optional package, a list of versions): what it made lacks
+            # something that the index has, and would be kept.
+            raise index.failure
         found = {}
         for entry in entries_of_archive(archive, where=what, wanted=lambda path: path in wanted):
             if entry.kind != "file" or entry.size > _LOCK_LIMIT:

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, BinaryIO, Self
 
-from sekisho.errors import PermanentError, Refusal, SekishoError, TemporaryError
+from sekisho.errors import Refusal, SekishoError, TemporaryError
 from stages.build import resolver_paths as paths
 from stages.build.artifacts_digests import DIGESTS
 from stages.build.artifacts_store import Store, Use
@@ -92,7 +92,8 @@ class Resolver:
         self._ecosystems = frozenset(ecosystems)
         self._lock = threading.Lock()
         self._recorded: dict[str, str] = {}
-        self._failure: SekishoError | None = None
+        self._exceeded: _Exceeded | None = None
+        self._failures: dict[str, SekishoError] = {}
         self._lasting = True
         self._requests = 0
         self._bytes = 0
@@ -142,13 +143,18 @@ class Resolver:
     def lasting(self) -> bool:
         """Whether nothing was given but what never changes in an index: no page, no list of versions."""
         with self._lock:
-            return self._lasting
+            return self._lasting and not self._failures and self._exceeded is None
 
     @property
     def failure(self) -> SekishoError | None:
-        """Why requests were not served: a limit, or an index that cannot be reached. What the tool says is vaguer."""
+        """Why requests were not served: a limit, or an index that cannot be reached. What the tool says is vaguer.
+
+        What the index says is not there is no failure, and neither is what was asked for again and then was served.
+        """
         with self._lock:
-            return self._failure
+            found = [self._exceeded, *self._failures.values()] if self._exceeded else list(self._failures.values())
+            # A NO counts more than a fault that may pass.
+            return min(found, key=lambda error: isinstance(error, TemporaryError), default=None)
 
     # -- one request -------------------------------------------------------------------------------------------------
 
@@ -167,16 +173,20 @@ class Resolver:
         except Refusal as error:
             return Served(HTTPStatus.BAD_REQUEST, text=error.what)
         try:
-            return self._answer(request, accept)
+            served = self._answer(request, accept)
         except TemporaryError as error:
-            self._note_failure(error)
+            self._note_failure(request, error)
             return Served(HTTPStatus.BAD_GATEWAY, text=str(error))
         except SekishoError as error:
-            self._note_failure(error)
+            self._note_failure(request, error)
             return Served(HTTPStatus.FORBIDDEN, text=str(error))
         except OSError as error:
-            self._note_failure(TemporaryError(f"The line cannot store a package: {error.strerror}.", delay=30.0))
+            failure = TemporaryError(f"The line cannot store a package: {error.strerror}.", delay=30.0)
+            self._note_failure(request, failure)
             return Served(HTTPStatus.INSUFFICIENT_STORAGE, text="The line cannot store it.")
+        with self._lock:
+            self._failures.pop(request.key, None)
+        return served
 
     def _answer(self, request: Request, accept: str) -> Served:
         if request.kind == "settings":
@@ -247,11 +257,11 @@ class Resolver:
                 else ""
             )  # fmt: skip
             if over:
-                self._failure = self._failure if isinstance(self._failure, _Exceeded) else _Exceeded(
+                self._exceeded = self._exceeded or _Exceeded(
                     f"Resolving the packages took more than {over}.",
                     remedy="Lock the packages yourself and commit the lock file, or depend on fewer.",
-                )  # fmt: skip
-                raise self._failure
+                )
+                raise self._exceeded
 
     def _record(self, request: Request, sha256: str, size: int) -> None:
         digest = f"sha256:{sha256}"
@@ -259,19 +269,17 @@ class Resolver:
             self._bytes += size
             self._lasting &= request.fixed
             before = self._recorded.get(request.key, digest)
-            self._recorded[request.key] = digest
-        if before != digest and request.fixed:
+            changed = before != digest and request.fixed
+            if not changed:
+                self._recorded[request.key] = digest
+        if changed:  # and stays so, however often it is asked for: the tool may have used the other one
             raise TemporaryError(
                 "The package index changed a file while packages were resolved.", where=request.key, delay=5.0
             )
 
-    def _note_failure(self, error: SekishoError) -> None:
+    def _note_failure(self, request: Request, error: SekishoError) -> None:
         with self._lock:
-            # A NO counts more than a fault that may pass.
-            if self._failure is None or (
-                isinstance(self._failure, TemporaryError) and isinstance(error, PermanentError)
-            ):
-                self._failure = error
+            self._failures[request.key] = error
 
 
 class _Exceeded(Refusal):

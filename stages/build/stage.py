@@ -100,6 +100,14 @@ class BuildStage:
         """
         return self._key(subject, self._plan(subject)[0])
 
+    def marker(self, subject: BuildInput) -> str:
+        """Return the file that shows the language, also of what was built before; what `key` asked is remembered.
+
+        Raises:
+            Refusal: the workload cannot be built.
+        """
+        return self._draft(subject, Project(workload(subject.tree, subject.revision))).detection.marker
+
     def find(self, subject: BuildInput) -> Image | None:
         """Return the image if the registry holds all of it, with the builder's statement."""
         record = self.record(subject)
@@ -136,7 +144,7 @@ class BuildStage:
         key = _tag(self._key(subject, planned))
         image, how = self._moved(subject, planned) or self._built(subject, planned)
         if resolution is not None:
-            said = {"notes": (resolution.note, *image.notes)}
+            said = {"notes": (resolution.note, resolution.remedy, *image.notes)}
             image = image.model_copy(update=said if image.lock == "listed" else {**said, "lock": "resolved"})
             how = how.with_locks(resolution.files)
         statement = provenance(image, subject.revision, how, builder_id=self._builder_id, invocation=key)

@@ -272,7 +272,7 @@ class _Work:
         start = time.monotonic()
         self._logs[step.name] = shop.sandbox.run(base, tools.repository, command, archive)
         self._spent(step.name, start)
-        limits = Limits(files=shop.limits.files, size=shop.limits.output)
+        limits = Limits(files=shop.limits.files, size=shop.limits.output, folders=shop.limits.files)
         test: Callable[[str], bool] = (lambda _: True) if all_of_it else wanted(takes)
         entries = entries_of_archive(archive, limits=limits, where=what, wanted=test)
         folder = None

@@ -6,7 +6,8 @@ inode, as git's index does; where anything differs, and in any case once a day, 
 entry that is not what it was is dropped, to be made anew. So a build gives the same image whether or not the cache
 is there (SLSA v1.2, build requirements, "Isolated").
 
-The cache is bounded: what was not used for longest goes first, and nothing goes that a running build holds.
+The cache is bounded, by what its entries take on the disk and not by what is in their files: many small ones take much
+more. What was not used for longest goes first, and nothing goes that a running build holds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -34,6 +36,10 @@ _NOTE = "note.json"
 _SIZE = "size"
 _DAY = 86_400
 _FORMAT = 1
+_PAGE = 4096
+"""Bytes that a disk gives out at a time: what the smallest file takes, and a folder."""
+_ON_DISK = "disk "
+"""Before the number in an entry's size; without it, it is the bytes of its files alone, as it was written once."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Store:
 
     Args:
         root: folder of the cache; made if missing.
-        size: bytes that all entries may have together.
+        size: bytes that all entries may take on the disk together.
         clock: seconds since the epoch.
     """
 
@@ -104,7 +110,8 @@ class Store:
             digests = write_tree(entries, content)
             listed = {path: [*now, digests[path]] for path, now in _listing(content).items()}
             _note(ready, {"format": _FORMAT, "checked": self._clock(), "files": listed, "data": dict(data or {})})
-            (ready / _SIZE).write_text(str(sum(entry.size for entry in entries)), encoding="ascii")
+            (ready / _SIZE).touch()
+            (ready / _SIZE).write_text(f"{_ON_DISK}{_on_disk(ready)}", encoding="ascii")
             place = self._root / hex_of(key)
             for _ in range(2):
                 try:
@@ -132,8 +139,7 @@ class Store:
         for place in self._root.iterdir():
             if not place.name.startswith("."):
                 with suppress(OSError, ValueError):
-                    mark = place / _SIZE
-                    entries.append((mark.stat().st_mtime, int(mark.read_text(encoding="ascii")), place))
+                    entries.append((*_mark(place), place))
         total = sum(bytes_ for _, bytes_, _ in entries)
         for _, bytes_, place in sorted(entries):
             if total <= self._size:
@@ -200,6 +206,31 @@ def _listing(content: Path) -> dict[str, list[int]]:
                         status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
                     ]  # fmt: skip
     return found
+
+
+def _on_disk(place: Path) -> int:
+    """Return the bytes that an entry takes, each file and folder rounded up; a file with several names for each."""
+    pages = 1
+    for folder, below, files in os.walk(place):
+        pages += len(below)  # links to folders among them
+        for name in files:
+            size = os.stat(os.path.join(folder, name), follow_symlinks=False).st_size  # noqa: PTH116, PTH118  (many)
+            pages += max(1, -(-size // _PAGE))
+    return pages * _PAGE
+
+
+def _mark(place: Path) -> tuple[float, int]:
+    """Return when an entry was used last, and what it takes on the disk; counted once where that is not noted yet."""
+    mark = place / _SIZE
+    status, said = mark.stat(), mark.read_text(encoding="ascii")
+    if said.startswith(_ON_DISK):
+        return status.st_mtime, int(said.removeprefix(_ON_DISK))
+    size = _on_disk(place)
+    part = place / f".{_SIZE}.{os.getpid()}.{threading.get_ident()}"
+    part.write_text(f"{_ON_DISK}{size}", encoding="ascii")
+    os.utime(part, ns=(status.st_atime_ns, status.st_mtime_ns))
+    part.replace(mark)
+    return status.st_mtime, size
 
 
 def _whole(content: Path, noted: Mapping[str, list[Any]], now: Mapping[str, list[int]]) -> bool:

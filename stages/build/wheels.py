@@ -136,6 +136,13 @@ def _artifact(locked: Locked, name: str, path: str, sha256: str) -> Artifact:
 def _chosen(locked: Locked, client: IndexClient, scratch: Path, ranks: dict[Tag, int], python: str) -> Artifact:
     files = _page(locked, client, scratch)
     own = [file for file in files if _is_of(file.name, locked)]
+    if not own:
+        raise Refusal(
+            f"The package index lists no file of {locked.name} {locked.version}: the locked version has vanished "
+            "from it, or was never there.",
+            where=locked.where,
+            remedy="Choose a version that the index lists, and lock again.",
+        )
     good = [file for file in own if file.sha256 in locked.hashes]
     if own and not good:
         raise _mismatch(locked, own)

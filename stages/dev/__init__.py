@@ -13,6 +13,7 @@ Nothing that is made here is believed by any zone: the builder's key is the deve
     rollout   follows the pods of each version until it answers, or fails
     forward   127.0.0.1:<port> to the pod that runs the newest good version
     logs      the workload's own words
+    lock      makes the lock of a working copy that has none, to be committed
     hint      what the gate would say
     screen    what the developer sees
     loop      all of it, again at every save

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from sekisho.cli.output import complain
 from sekisho.errors import PermanentError, SekishoError, UsageError
 from stages.dev.screen import Screen
 
@@ -45,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SekishoError as error:
         if os.environ.get("SEKISHO_DEBUG") == "1":
             raise
-        sys.stderr.write(f"sekisho dev: {error.what}\n")
-        sys.stderr.write(f"  where:  {error.where}\n" if error.where else "")
-        sys.stderr.write(f"  remedy: {error.remedy}\n" if error.remedy else "")
+        complain("sekisho dev", error)
         return error.exit_code
     except KeyboardInterrupt:
         return 130  # twice: what is left is cleared up by the caretaker

@@ -54,6 +54,8 @@ class Cluster:
         self._tell = tell
         self._applied: dict[Ref, dict[str, Any]] = {}
         self._frame = ""
+        self._whole = False
+        """Whether the last version was applied to its end: of half a version, no image is exchanged alone."""
 
     def put(self, version: Composition) -> How:
         """Have the cluster run a version.
@@ -62,11 +64,12 @@ class Cluster:
             Refusal: the cluster refuses an object, or a bound service does not come up.
             TemporaryError: the cluster is not reachable.
         """
-        if version.frame == self._frame and version.swappable:
+        if self._whole and version.frame == self._frame and version.swappable:
             pods = self.pods(version)
             if len(pods) == 1 and self.swap(version, pods[0]["metadata"]["name"]):
                 return "swapped"
         services = services_first(version)
+        self._whole = False
         for obj in version.objects:
             if obj is not version.workload:
                 self._apply(obj, version.app)
@@ -75,7 +78,7 @@ class Cluster:
         self._apply(version.workload, version.app)
         self._prune(version)
         self._unstick(version)
-        self._frame = version.frame
+        self._frame, self._whole = version.frame, True
         return "applied"
 
     def swap(self, version: Composition, pod: str) -> bool:

@@ -121,6 +121,7 @@ class Forward:
             try:
                 self._connect(caller, sent)
             finally:
+                sent.end()
                 with self._change:
                     self._served.discard(sent)
 
@@ -162,17 +163,22 @@ class Forward:
 
 
 class _Sent:
-    """What a caller sends: read by a thread of its own, kept until somebody has heard it."""
+    """What a caller sends: read by a thread of its own, kept until somebody has heard it.
+
+    More than can be given again is not kept: with nobody to give it to, the caller waits with the rest.
+    """
 
     def __init__(self, caller: socket.socket) -> None:
         self._caller = caller
         self._kept = bytearray()
+        self._whole = True
+        """Whether all that came so far is kept."""
         self._heard = False
         self._ended = False
         self.awaited = False
         """Whether the caller has spoken last: an answer is to come."""
         self._channel: Channel | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         threading.Thread(target=self._read, name="forwarded-sent", daemon=True).start()
 
     def to(self, channel: Channel) -> None:
@@ -183,6 +189,7 @@ class _Sent:
                 channel.send(bytes(self._kept))
             if self._ended:
                 channel.close()
+            self._lock.notify_all()
 
     def heard(self) -> None:
         """Note that an answer came: nothing is sent again from now on."""
@@ -202,10 +209,20 @@ class _Sent:
         """Tell whether all that was sent can be sent again, because nobody heard it; ends the sending until then."""
         with self._lock:
             self._channel = None
-            return not self._heard and not self._ended and len(self._kept) <= _KEEP
+            return not self._heard and not self._ended and self._whole and len(self._kept) <= _KEEP
+
+    def end(self) -> None:
+        """Have no more read; whoever waits in the reading wakes up."""
+        with contextlib.suppress(OSError):
+            self._caller.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._ended = True
+            self._lock.notify_all()
 
     def _read(self) -> None:
         while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._ended or self._channel is not None or len(self._kept) <= _KEEP)
             try:
                 data = self._caller.recv(_PIECE)
             except OSError:
@@ -218,7 +235,15 @@ class _Sent:
                     return
                 self.awaited = True
                 if not self._heard:
-                    self._kept += data[: _KEEP + 1]
+                    self._keep(data)
                 if self._channel is not None:
                     with contextlib.suppress(SekishoError):
                         self._channel.send(data)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what may have to be given again. The lock is held."""
+        if self._channel is None or (self._whole and len(self._kept) + len(data) <= _KEEP):
+            self._kept += data
+        else:
+            self._whole = False
+            self._kept.clear()

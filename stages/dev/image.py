@@ -26,6 +26,7 @@ from stages.build.indexes import Indexes
 from stages.build.planning import Planned
 from stages.build.project import Project
 from stages.build.resolver import Resolver
+from stages.dev.leftovers import work_folder
 from stages.dev.place import Place
 from stages.dev.workcopy import head, is_clean
 
@@ -71,19 +72,7 @@ class Workbench:
     """
 
     def __init__(self, place: Place, app: str, source: Path) -> None:
-        registry = Registry(place.registry)
-        cache = place.root / "cache"
-        indexes = Indexes.from_environment()
-        self._builder = Builder(
-            registry,
-            load_standard(place.policies),
-            load_builds(place.policies),
-            cache=cache,
-            docker_socket=place.docker,
-            fetcher=Fetcher(cache, indexes),
-            resolver=lambda ecosystems: Resolver(indexes, cache / "work", cache=cache, ecosystems=ecosystems),
-            cleared=lambda _: None,  # the free side: a standard image that waits for its own verdict may be tried here
-        )
+        self._builder = builder_of(place, work_folder(place.root, app))
         self._app = app
         self._source = source
         self._repository = f"dev/{place.developer}/{app}"
@@ -112,6 +101,14 @@ class Workbench:
         """Attach the developer's own statement to an image; returns the digest of its manifest."""
         return attach_statement(self._builder.registry, self._repository, statement_of(image), self._signer)
 
+    def sweep(self) -> None:
+        """Remove what an earlier, killed session of this app left. Only who holds its namespace may.
+
+        Raises:
+            TemporaryError: the Docker engine cannot be reached.
+        """
+        self._builder.sweep()
+
     def close(self) -> None:
         """Wait until no container of a build is left."""
         self._builder.sandbox.close()
@@ -121,6 +118,28 @@ class Workbench:
         if base.commit and is_clean(self._source):
             return Origin(self._app, f"git+https://{SOURCE_HOST}/{self._app}.git", base.commit, base.time)
         return Origin(self._app, "", "", base.time or _NO_COMMIT_TIME)
+
+
+def builder_of(place: Place, work: Path) -> Builder:
+    """Return the builder of a developer's place: the line's own, with its own engine, registry and caches.
+
+    Args:
+        place: the developer's.
+        work: folder for what does not last; containers carry its name.
+    """
+    cache = place.root / "cache"
+    indexes = Indexes.from_environment()
+    return Builder(
+        Registry(place.registry),
+        load_standard(place.policies),
+        load_builds(place.policies),
+        cache=cache,
+        docker_socket=place.docker,
+        fetcher=Fetcher(cache, indexes),
+        resolver=lambda ecosystems: Resolver(indexes, work, cache=cache, ecosystems=ecosystems),
+        cleared=lambda _: None,  # the free side: a standard image that waits for its own verdict may be tried here
+        work=work,
+    )
 
 
 def statement_of(image: Image) -> Statement:

@@ -15,12 +15,15 @@ from typing import Any
 from sekisho.errors import PermanentError, Refusal, SekishoError, TemporaryError
 from stages.dev.hint import Hint
 from stages.dev.image import Made
+from stages.dev.objects import Composition
 from stages.dev.pods import carries, fate
 from stages.dev.rollout import Outcome, Version
 from stages.dev.session import Session
 
 _MEND_SECONDS = 2.0
 """Between two attempts to give a pod the version that it should have."""
+_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 30.0
+"""Before what may pass by itself is tried again, at first and after many times."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,11 @@ class Loop:
         self._mended = 0.0
         self._told: set[str] = set()
         self._retry_at = 0.0
-        self._last: tuple[str, str] = ("", "")
+        self._patience = _RETRY_SECONDS
+        self._put: tuple[str, str] | None = None
+        """What the cluster was told last, frame and image; None where it may have heard half of it."""
+        self._waiting: tuple[str, ...] | None = ()
+        """Files of the copy that no version was made of yet; None where nothing waits."""
 
     @property
     def put(self) -> Callable[[Event], None]:
@@ -111,13 +118,17 @@ class Loop:
     def _saved(self, saved: Saved) -> None:
         session = self._session
         self._retry_at = 0.0
-        session.gate.stop()
         number = self._number + 1
+        changed: tuple[str, ...] = ()
         try:
             changed = session.copy.update()
-            if not changed and self._number and self._wanted is not None:
+            if not changed and self._waiting is None:
                 return  # what was saved is nothing of the workload's
-            self._number = number
+            if changed:
+                self._patience = _RETRY_SECONDS
+            changed = tuple(sorted({*changed, *(self._waiting or ())}))
+            session.gate.stop()
+            self._number, self._waiting = number, None
             made = session.bench.build(session.copy.folder)
             version = self._version(number, made)
             if version is None:
@@ -128,8 +139,9 @@ class Loop:
             self._run(version)
             session.vouch(made.image)
         except TemporaryError as error:
-            self._number = number
-            self._retry_at = time.monotonic() + max(error.delay, 1.0)
+            self._number, self._waiting = number, changed
+            self._retry_at = time.monotonic() + max(error.delay, self._patience)
+            self._patience = min(self._patience * 2, _LONGEST_RETRY_SECONDS)
             self._failed(number, error)
         except SekishoError as error:
             self._number = number
@@ -145,10 +157,8 @@ class Loop:
         composition = self._session.composed(made)
         if number == 1:
             self._session.screen.building(number, " ".join((made.why, *made.notes)))
-        last = (composition.frame, composition.image)
-        if last == self._last and self._wanted is self._good:
+        if self._put == _told(composition) and self._wanted is self._good:
             return None
-        self._last = last
         return Version(number, composition)
 
     def _run(self, version: Version) -> None:
@@ -156,8 +166,10 @@ class Loop:
         session = self._session
         session.rollout.forget()
         session.hang_up()
+        self._put = None
         how = session.cluster.put(version.made)
         session.reach(version.made)
+        self._put = _told(version.made)
         version = replace(version, swapped=how == "swapped")
         self._wanted = version
         session.rollout.follow(version)
@@ -180,16 +192,19 @@ class Loop:
                 self._session.gate.judge(number, self._session.copy.folder)
             return
         error = Refusal(outcome.why, where=outcome.pod, remedy="Its own words are above; save again.")
+        if self._good is not None and number == self._good.number:
+            # It ran once and was put back: again would be the same again. The cluster starts it anew by itself.
+            self._good = None
+            self._failed(number, error)
+            return
         self._failed(number, error)
         self._session.gate.judge(number, self._session.copy.folder)
         self._guarded(self._back)
 
     def _back(self) -> None:
         """Have the last good version run again."""
-        good = self._good
-        if good is not None:
-            self._last = (good.made.frame, good.made.image)
-            self._run(good)
+        if self._good is not None:
+            self._run(self._good)
 
     def _failed(self, number: int, error: SekishoError) -> None:
         self._savings.pop(number, None)
@@ -232,6 +247,11 @@ class Loop:
             call()
         except SekishoError as error:
             self._session.screen.note(str(error))
+
+
+def _told(composition: Composition) -> tuple[str, str]:
+    """Return what tells one program from another."""
+    return composition.frame, composition.image
 
 
 def _fault(error: Exception) -> PermanentError:

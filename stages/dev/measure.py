@@ -11,7 +11,6 @@ import queue
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sekisho.errors import PermanentError, UsageError
+from sekisho.programs import program, surroundings
 
 _START_SECONDS = 240.0
 _ROUND_SECONDS = 120.0
@@ -81,9 +81,13 @@ class Running:
 @contextmanager
 def running(folder: Path, *, login: str, environment: Mapping[str, str] | None = None) -> Iterator[Running]:
     """Run `sekisho dev` on a folder, and end it as Ctrl-C does."""
-    command = [sys.executable, "-m", "stages.dev", str(folder), "--as", login, "--json"]
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        program("stages.dev", str(folder), "--as", login, "--json"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=surroundings(environment),
+        start_new_session=True,
     )
     found = Running(process)
     threading.Thread(target=found.read, daemon=True).start()

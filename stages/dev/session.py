@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from stages.dev.forward import Forward, listen
 from stages.dev.hint import Gate, Hint
 from stages.dev.holding import BEAT_SECONDS, LEASE_SECONDS, Holding
 from stages.dev.image import Made, Workbench
+from stages.dev.leftovers import Leftovers, work_folder
 from stages.dev.logs import Logs
 from stages.dev.objects import Composition, compose
 from stages.dev.place import Place
@@ -67,6 +69,7 @@ class Session:
         self._dialer = Dialer(self.kube)
         self._holding = Holding(self.kube, place.developer, self.namespace)
         self._forwards: dict[int, Forward] = {}
+        self._reserved: socket.socket | None = None
         self._needs: tuple[tuple[str, str], ...] = ()
         self._stop = threading.Event()
         self._closing = contextlib.ExitStack()
@@ -92,18 +95,27 @@ class Session:
         Raises:
             Refusal: this app runs already, or the namespace is not the developer's.
             TemporaryError: the dev cluster is not reachable.
+            PermanentError: the port that was asked for is taken.
         """
         self.screen.opened(self.app, self.place.developer, self.namespace)
         place = self.place
+        if self._port:
+            # Before anything is taken: without the port that was asked for there is nothing to begin.
+            self._reserved = listen(self.namespace, self._port, exactly=True)
+            self._closing.callback(self._reserved.close)
         # First of all: from the moment that the namespace is taken, somebody is there to clear up.
-        caretaker = Caretaker(place.kubeconfig, place.context, self.namespace, self._holding.holder)
+        caretaker = Caretaker(
+            place.kubeconfig, place.context, self.namespace, self._holding.holder, self._leftovers(self.app)
+        )
         self._closing.callback(self._give_back, caretaker)
         self._holding.take(self.screen.note)
         threading.Thread(target=self._keep, args=(lost,), name="heartbeat", daemon=True).start()
+        with contextlib.suppress(SekishoError):  # without an engine nothing is built either, and that is told then
+            self.bench.sweep()
         # Not before the namespace is held: another process may be using the copy.
         self.copy = Copy(self.folder, place.root / "copies" / self.app)
-        self.gate = Gate(place.policies, hint)
-        self._closing.callback(self.gate.stop)
+        self.gate = Gate(place.policies, hint, self.folder)
+        self._closing.callback(self.gate.close)
         self.pods = Pods(self.kube, self.namespace, self.app, changed)
         self.logs = Logs(self.kube, self.namespace, self.screen.log)
         self.rollout = Rollout(self._dialer, self.pods, self.namespace, outcome)
@@ -145,9 +157,7 @@ class Session:
         for number, port in wanted.items():
             if number in self._forwards:
                 continue
-            exactly = bool(self._port) and not self._forwards
-            listener = listen(self.namespace, self._port if exactly else number, exactly=exactly)
-            self._forwards[number] = Forward(self._dialer, self.namespace, port.target, listener)
+            self._forwards[number] = Forward(self._dialer, self.namespace, port.target, self._listener(number))
             self.screen.address(port.name, self._forwards[number].url)
 
     def point_to(self, pod: str, composition: Composition) -> None:
@@ -191,6 +201,22 @@ class Session:
         if removed:
             self.screen.closed(f"{self.namespace} is being removed, with all that was in it.")
 
+    def _listener(self, number: int) -> socket.socket:
+        """Return where callers of a port of the Service come in; the first is the one that was asked for."""
+        reserved, self._reserved = self._reserved, None
+        asked = 0 if self._forwards else self._port
+        return reserved or listen(self.namespace, asked or number, exactly=bool(asked))
+
+    def _leftovers(self, app: str) -> Leftovers:
+        place = self.place
+        return Leftovers(place.docker, place.registry, work_folder(place.root, app))
+
+    def _clear(self, namespace: str) -> None:
+        """Clear what the builds of another app left, whose namespace is on its way out."""
+        for folder in work_folder(self.place.root, self.app).parent.iterdir():
+            if namespace_of(self.place.developer, folder.name) == namespace:
+                self._leftovers(folder.name).clear()
+
     def _tell_needs(self, bindings: tuple[Binding, ...]) -> None:
         needs = tuple((item.need, f"{item.type} by {item.provider}") for item in bindings if item.secret)
         for name, text in needs:
@@ -203,6 +229,7 @@ class Session:
         with contextlib.suppress(SekishoError):
             for name in self._holding.sweep():
                 self.screen.note(f"Removed {name}, which a command that was killed had left.")
+                self._clear(name)
         beaten = time.monotonic()
         while not self._stop.wait(BEAT_SECONDS):
             try:

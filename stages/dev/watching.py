@@ -6,12 +6,12 @@ Notices come from the kernel (inotify, FSEvents, ...) by the `watchfiles` librar
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from watchfiles import Change, DefaultFilter, watch
 
-from stages.dev.workcopy import IGNORED
+from stages.dev.workcopy import IGNORED, tracked
 
 _STEP_MS = 15
 _GATHER_MS = 60
@@ -20,7 +20,12 @@ _LOOK_MS = 500
 
 
 class _Filter(DefaultFilter):
-    """Leaves out what nobody commits; what git ignores is told later, when the copy is brought up to date."""
+    """Leaves out what nobody commits; what git ignores is told later, when the copy is brought up to date.
+
+    Args:
+        folder: the working copy. What stands above it says nothing about its files.
+        tracked: files that git knows, relative to it: those are watched whatever their names are.
+    """
 
     ignore_dirs = tuple(IGNORED)
     ignore_entity_patterns = (
@@ -31,15 +36,21 @@ class _Filter(DefaultFilter):
         r"\.kate-swp$",
     )
 
+    def __init__(self, folder: Path = Path("/"), tracked: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._folder = folder
+        self._kept = frozenset(name for name in tracked if not super(_Filter, self).__call__(Change.modified, name))
+
     def __call__(self, change: Change, path: str) -> bool:
-        return super().__call__(change, path)
+        name = _relative(path, self._folder)
+        return name in self._kept or super().__call__(change, name)
 
 
 def saves(folder: Path, stop: threading.Event) -> Iterator[tuple[str, ...]]:
     """Yield the paths of each save, relative to the folder; ends when `stop` is set."""
     for changes in watch(
         folder,
-        watch_filter=_Filter(),
+        watch_filter=_Filter(folder, tracked(folder)),
         debounce=_GATHER_MS,
         step=_STEP_MS,
         rust_timeout=_LOOK_MS,

@@ -52,14 +52,14 @@ class Head:
 
 def head(folder: Path) -> Head:
     """Return the commit that a folder stands on."""
-    found = _git(folder, "log", "-1", "--format=%H %ct", "HEAD")
+    found = git_says(folder, "log", "-1", "--format=%H %ct", "HEAD")
     commit, _, time = (found or b"").decode("ascii", "replace").strip().partition(" ")
     return Head(commit, int(time)) if time.isdigit() else Head()
 
 
 def is_clean(folder: Path) -> bool:
     """Tell whether a folder is exactly what its commit says, so that what is built of it is what the gate builds."""
-    return _git(folder, "status", "--porcelain=v1", "-z", "--untracked-files=normal", "--", ".") == b""
+    return git_says(folder, "status", "--porcelain=v1", "-z", "--untracked-files=normal", "--", ".") == b""
 
 
 def files_of(folder: Path) -> tuple[str, ...]:
@@ -68,14 +68,27 @@ def files_of(folder: Path) -> tuple[str, ...]:
     Raises:
         Refusal: the folder is gone, or cannot be read.
     """
-    listed = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", "--", ".")
+    listed = git_says(
+        folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", "--", "."
+    )
     if listed is None:
-        return _walked(folder)
+        return walked(folder)
     names = {os.fsdecode(name) for name in listed.split(b"\0") if name}
-    return tuple(sorted(name for name in names if _is_content(folder / name)))
+    return tuple(sorted(name for name in names if is_content(folder / name)))
 
 
-def _walked(folder: Path) -> tuple[str, ...]:
+def tracked(folder: Path) -> tuple[str, ...]:
+    """Return the paths that git tracks in a folder; none where there is no git."""
+    listed = git_says(folder, "ls-files", "-z", "--cached", "--", ".") or b""
+    return tuple(os.fsdecode(name) for name in listed.split(b"\0") if name)
+
+
+def walked(folder: Path) -> tuple[str, ...]:
+    """Return the paths of a folder's files, without git's word: all but what nobody commits.
+
+    Raises:
+        Refusal: the folder cannot be read.
+    """
     found: list[str] = []
 
     def failed(error: OSError) -> None:
@@ -88,12 +101,12 @@ def _walked(folder: Path) -> tuple[str, ...]:
         links = [name for name in folders if (Path(current) / name).is_symlink()]
         for name in (*names, *links):
             path = Path(current) / name
-            if name not in IGNORED and not name.endswith(".pyc") and _is_content(path):
+            if name not in IGNORED and not name.endswith(".pyc") and is_content(path):
                 found.append(path.relative_to(folder).as_posix())
     return tuple(sorted(found))
 
 
-def _is_content(path: Path) -> bool:
+def is_content(path: Path) -> bool:
     """Tell whether there is a file or a link; sockets of editors and the like are nobody's content."""
     try:
         mode = path.lstat().st_mode
@@ -102,14 +115,14 @@ def _is_content(path: Path) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
 
 
-def _git(folder: Path, *arguments: str) -> bytes | None:
-    """Return what git says about a folder; None where it says nothing."""
+def git_says(folder: Path, *arguments: str, data: bytes = b"") -> bytes | None:
+    """Return what git says about a folder, told `data`; None where it says nothing."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments],
-            env=environment | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
+            env=environment | {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"},
+            input=data,
             capture_output=True,
             timeout=_SECONDS,
             check=False,

@@ -25,7 +25,7 @@ from stages.scan.database import Current, Database, OwnDatabase
 from stages.scan.own import own_findings
 from stages.scan.sbom import components_of
 
-RECIPE: Final = "sekisho-scan-image/1"
+RECIPE: Final = "sekisho-scan-image/2"
 """What is asked of the scanner about an image and how it is read. Part of every key."""
 
 # The image's config is made by the line from the standard image's: of it, only secrets are looked for. The scanner's

@@ -195,6 +195,7 @@ def secrets(report: Report, image: Image | None) -> Iterator[Finding]:
                 title=_title(item, "Title"),
                 where=f"{_short(_text(result, 'Target'), image)}:{_get(item, 'StartLine', int)}",
                 owner=owner_of(item, image),
+                layer="dependencies" if _layer_of(item) in _layers(image, "dependencies") else "",
             )
 
 
@@ -270,12 +271,21 @@ def owner_of(item: Mapping[str, Any], image: Image | None) -> Owner:
     """Return who mends what the scanner found: the platform what is in the standard image, the workload the rest."""
     if image is None:
         return "workload"
-    layer = item.get("Layer")
-    diff_id = layer.get("DiffID") if isinstance(layer, dict) else None
+    diff_id = _layer_of(item)
     if not diff_id:
         # In the image's own settings: a standard image stands on itself, then they are the platform's.
         return "platform" if image.digest == image.base_digest else "workload"
-    return "platform" if diff_id in {known.diff_id for known in image.layers if known.kind == "base"} else "workload"
+    return "platform" if diff_id in _layers(image, "base") else "workload"
+
+
+def _layer_of(item: Mapping[str, Any]) -> str:
+    """Return the digest of the unpacked layer that something was found in; empty where the scanner names none."""
+    layer = item.get("Layer")
+    return str(layer.get("DiffID") or "") if isinstance(layer, dict) else ""
+
+
+def _layers(image: Image | None, kind: str) -> frozenset[str]:
+    return frozenset(known.diff_id for known in image.layers if known.kind == kind) if image else frozenset()
 
 
 def _day(moment: str) -> str:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +30,9 @@ are left to it in an image, whose packages come from public indexes; in a commit
 _SECONDS = 240.0
 _GRACE = 5.0
 """The scanner ends itself in time; what does not is ended."""
+_SCRATCH = "scan-"
+_LEFT_SECONDS = 86_400.0
+"""After which a scan's folder is nobody's any more."""
 _REPORT_LIMIT = 512 << 20
 _BUSY = ("connection refused", "timeout", "timed out", "connection reset", "no such host", "temporarily",
          "may be in use", "unexpected EOF", "context canceled", "context deadline exceeded",
@@ -61,7 +67,7 @@ def scan(
         PermanentError: it failed.
     """
     where = f"trivy {mode}"
-    with tempfile.TemporaryDirectory(prefix="scan-", dir=cache) as scratch:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=cache) as scratch:
         folder = Path(scratch)
         (folder / "secrets.yaml").write_text(_rules_for_secrets(mode), encoding="utf-8")
         report = folder / "report.json"
@@ -90,6 +96,14 @@ def scan(
             return read_json(report.read_bytes(), where=where)
         except (OSError, Refusal) as error:
             raise TemporaryError("The scanner ended without a whole report.", where=where, delay=5.0) from error
+
+
+def sweep(cache: Path) -> None:
+    """Remove the folders of scans that were killed, from a cache that several may be using."""
+    for folder in cache.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):
+            if folder.lstat().st_mtime < time.time() - _LEFT_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _rules_for_secrets(mode: str) -> str:

@@ -73,7 +73,10 @@ def _ask(client: httpx.Client, bases: Sequence[str], path: str) -> Answer:
                     # A workload that drips or floods has answered already: its status is what counts.
                     if size > _BODY_LIMIT or time.monotonic() > end:
                         break
-                return Answer(path, response.status_code < _BAD, f"GET {path}: {response.status_code}")
+                good, host = response.status_code < _BAD, response.request.headers.get("host", "")
+                said = f"GET {path}: {response.status_code}"
+                # A program that answers to some names only is not to be reached where people ask.
+                return Answer(path, good, said if good else f"{said} (asked as {host})")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             problem = type(error).__name__
     return Answer(path, good=False, text=f"GET {path}: no answer ({problem})")

@@ -40,6 +40,8 @@ TOOLS = (
     "grep",
     "dd",
     "test",
+    "rm",
+    "umount",
 )
 
 
@@ -146,8 +148,9 @@ def shell_entries() -> dict[str, Entry]:
 
 ATTACKS = [
     pytest.param("echo x > /in/seed/given.txt", id="writes-its-input"),
-    pytest.param("echo x > /bin/sh2", id="writes-the-image"),
-    pytest.param("ls /var/run/docker.sock /run/docker.sock", id="finds-the-engine"),
+    # Not refused for the file system, but for its rights alone, counts as success: root would have got through.
+    pytest.param("{ echo x > /bin/sh2; } 2>&1 | grep Read-only && exit 1; exit 0", id="writes-the-image"),
+    pytest.param("test -e /var/run/docker.sock || test -e /run/docker.sock", id="finds-the-engine"),
     pytest.param("ls /sys/class/net | grep -v -x lo", id="has-a-network"),
     pytest.param("cat /proc/net/route | grep 00000000", id="has-a-route"),
     pytest.param("grep -E 'Cap(Prm|Eff|Bnd|Amb):.*[1-9a-f]' /proc/self/status", id="has-a-capability"),
@@ -161,17 +164,24 @@ ATTACKS = [
                  id="sees-the-lines-process"),
     pytest.param("mount -o remount,rw /in/seed", id="makes-its-input-writable"),
     pytest.param("ln /in/seed/given.txt /out/given && echo x > /out/given", id="writes-its-input-by-a-hard-link"),
-    pytest.param("ls /dev/sd* /dev/vd* /dev/nvme* /dev/mem /dev/kmsg", id="sees-a-device"),
+    pytest.param("for each in /dev/sd* /dev/vd* /dev/nvme* /dev/mem /dev/kmsg; do test -e $each && exit; done; exit 1",
+                 id="sees-a-device"),
     pytest.param("dd if=/dev/zero of=/tmp/x bs=1024 count=5000", id="fills-the-scratch"),
     pytest.param("dd if=/dev/zero of=/out/x bs=1024 count=9000", id="fills-the-output"),
     pytest.param("for i in $(cat /in/seed/forty); do sleep 9 & done", id="makes-processes"),
-    pytest.param("f() { f | f & }; f; sleep 5; exit 1", id="forks-without-end"),
-    pytest.param("i=0; while touch f$i; do i=$((i + 1)); done; exit 1", id="makes-files-without-end"),
+    pytest.param("cd /sys/fs/cgroup; said=$(cat cpu.max cpu/cpu.cfs_quota_us 2>/dev/null); "
+                 'case "$said" in ""|max*|-1) exit 0;; *) exit 1;; esac', id="has-all-processors"),
     pytest.param("cat /in/pipes/output", id="reads-what-it-gave"),
     pytest.param("touch /in/pipes/x", id="writes-beside-the-pipes"),
     pytest.param("rm /in/pipes/log", id="removes-a-pipe"),
 ]  # fmt: skip
-"""Scripts of a step; each succeeds exactly if the attack does."""
+"""Scripts of a step; each succeeds exactly if the attack does: `unguarded` shows that it can."""
+
+FLOODS = [
+    pytest.param("f() { f | f & }; f; sleep 5; exit 1", id="forks-without-end"),
+    pytest.param("i=0; while touch f$i; do i=$((i + 1)); done; exit 1", id="makes-files-without-end"),
+]
+"""Scripts that end by themselves in no case; what they must not do is harm."""
 
 LIMITS = SandboxLimits(seconds=20, memory="256Mi", processes=32, output="8Mi", scratch="4Mi", files=200, log="1Mi")
 
@@ -194,6 +204,36 @@ class Box:
             return sandbox.run(self.base, "standard/shell", command, output), output
         finally:
             sandbox.settle()
+
+
+def unguarded(engine: Path, folder: Path) -> list[str]:
+    """Run every attack where nothing of the sandbox is, as root with all that it keeps away; return those that fail.
+
+    An attack that fails here as well would say nothing about the sandbox.
+    """
+    entries = shell_entries()
+    files = {"in/seed/given.txt": "given", "in/seed/forty": "x " * 40, "in/pipes/output": "", "in/pipes/log": "",
+             "tmp/x": "", "out/x": ""}  # fmt: skip
+    # What is a mount in the sandbox is one here as well, before the attack on it.
+    mounted = "mount --bind /in/seed /in/seed && mount -o remount,bind,ro /in/seed && trap 'umount /in/seed' EXIT;"
+    before = {"makes-its-input-writable": mounted}
+    for attack in ATTACKS:
+        files[f"attacks/{attack.id}"] = f"{before.get(str(attack.id), '')} {attack.values[0]}\n"
+    script = 'cd /attacks; for each in *; do (cd /out; sh "/attacks/$each" >/dev/null 2>&1) || echo "$each"; done'
+    for name, text in files.items():
+        entries[name] = Entry(name, "file", size=len(text.encode()), data=text.encode())
+    layer = write_layer(entries.values(), folder / "unguarded", time=0)
+    docker = ["docker", "-H", f"unix://{engine}"]
+    subprocess.run([*docker, "import", layer.path, "unguarded"], check=True, capture_output=True)
+    command = [*docker, "run", "--rm", "--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined",
+               "--network=host", "--pid=host", "--env=API_TOKEN=x", f"--volume={engine}:/var/run/docker.sock",
+               "--volume=/dev:/dev", "unguarded", "sh", "-c", script]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run([*docker, "rmi", "--force", "unguarded"], check=False, capture_output=True)
+    return done.stdout.split()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from sekisho.canonical import Digest
 from sekisho.developers import namespace_labels, namespace_of, own_binding
 from sekisho.embedded.developers import invite
 from sekisho.embedded.kubeapi import KubeApi
+from sekisho.embedded.services import docker_folder
 from sekisho.errors import PermanentError, SekishoError
 from sekisho.evidence import FoundStatement, find_statements
 from sekisho.keys import TrustRoot, load_trust, trusted_key
@@ -31,6 +32,7 @@ from sekisho.registry import Registry
 from sekisho.statements import PROVENANCE
 from sekisho.zones import Zone, ZoneHome
 from stages.build.compose import Origin
+from stages.build.sandbox import LABEL
 from stages.dev.image import Workbench
 from stages.dev.measure import Running, get, running, save_to_running
 from stages.dev.place import Place, find_place
@@ -254,13 +256,23 @@ def caretakers(name: str) -> list[int]:
     return found
 
 
+def sandboxes() -> set[str]:
+    """Return the containers that builds left in the dev zone's engine, or still use."""
+    command = ["docker", "-H", f"unix://{docker_folder(Zone.DEV)}/docker.sock", "ps", "-aq", "--no-trunc"]
+    command += ["--filter", f"label={LABEL}"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
 def test_a_killed_command_is_cleared_up_by_its_caretaker(tmp_path: Path) -> None:
-    with running(copy_of("site", tmp_path), login="e2ecarl") as one:
+    before = sandboxes()
+    with running(copy_of("tegata", tmp_path), login="e2ecarl") as one:
         url_of(one)
         name = one.wait("opened")["namespace"]
+        assert sandboxes() - before  # the compiler's, or what is kept ready for the next one
         one.process.kill()
     until_gone(name)
     wait_for(lambda: not caretakers(name))
+    assert not sandboxes() - before
 
 
 def test_when_all_was_killed_the_next_start_clears_up(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ from .test_engine import _kill
 pytestmark = pytest.mark.e2e
 
 T = TypeVar("T")
-BASE = "static"
-REPOSITORY = f"standard/{BASE}"
+MOVES = ("static", "python", "python-build")
+"""Python's build image stands on its run image and moves with it; a static site has none."""
 HOME = ZoneHome(Zone.BUILD)
 
 
@@ -52,19 +52,22 @@ class Moved:
     """Digest of the layer that is new."""
 
 
+Moves = Callable[[], dict[str, Moved]]
+
+
 @pytest.fixture
-def move(tmp_path: Path) -> Iterator[Callable[[], Moved]]:
-    """Move the standard image for the time of a test, as `sekisho up` does: another lock, and the process anew."""
+def move(tmp_path: Path) -> Iterator[Moves]:
+    """Move standard images for the time of a test, as `sekisho up` does: another lock, and the process anew."""
     path = HOME.policies / LOCK_FILE
     original = path.read_bytes()
 
-    def moved() -> Moved:
+    def moved() -> dict[str, Moved]:
         lock = load_lock(path)
-        entry = lock.images[BASE]
-        now, layer = in_build(lambda registry: _with_a_layer(registry, entry.digest, tmp_path))
-        images = {**lock.images, BASE: entry.model_copy(update={"digest": now})}
-        _put_lock(path, lock.model_copy(update={"images": images}).to_yaml().encode())
-        return Moved(entry.digest, now, layer)
+        done = {name: in_build(lambda registry, name=name: _moved(registry, name, lock.images[name].digest, tmp_path))
+                for name in MOVES}  # fmt: skip
+        entries = {name: lock.images[name].model_copy(update={"digest": one.now}) for name, one in done.items()}
+        _put_lock(path, lock.model_copy(update={"images": {**lock.images, **entries}}).to_yaml().encode())
+        return done
 
     yield moved
     _put_lock(path, original)
@@ -76,23 +79,24 @@ def _put_lock(path: Path, data: bytes) -> None:
     until(lambda: feed().standard_images(), "the build zone's process, started anew")
 
 
-def _with_a_layer(registry: Registry, digest: str, folder: Path) -> tuple[str, str]:
+def _moved(registry: Registry, name: str, digest: str, folder: Path) -> Moved:
     """Push the standard image with one more layer; each time another one, so that the zones may be used again."""
-    raw = registry.get_manifest(REPOSITORY, Digest(digest))
+    repository = f"standard/{name}"
+    raw = registry.get_manifest(repository, Digest(digest))
     assert raw
     manifest = Manifest.parse(raw.data)
-    config = json.loads(registry.get_blob(REPOSITORY, manifest.config.digest))
+    config = json.loads(registry.get_blob(repository, manifest.config.digest))
     said = f"{time.time_ns()}\n".encode()
     layer = write_layer([Entry("etc/sekisho/moved", "file", size=len(said), data=said)], folder / "moved", time=0)
-    registry.push_blob(REPOSITORY, layer.path, layer.digest)
+    registry.push_blob(repository, layer.path, layer.digest)
     config["rootfs"]["diff_ids"].append(layer.diff_id)
     config["history"].append({"created_by": "a test"})
     data = json.dumps(config).encode()
-    registry.put_blob(REPOSITORY, data)
+    registry.put_blob(repository, data)
     layers = (*manifest.layers, Descriptor(LAYER_TYPE, layer.digest, layer.size))
     made = make_manifest(Descriptor(manifest.config.media_type, digest_of(data), len(data)), layers,
                          annotations=manifest.annotations)  # fmt: skip
-    return registry.put_manifest(REPOSITORY, made, OCI_MANIFEST), layer.digest
+    return Moved(digest, registry.put_manifest(repository, made, OCI_MANIFEST), layer.digest)
 
 
 def releases(app: str) -> list[str]:
@@ -115,30 +119,37 @@ def provenance(image: Image) -> dict[str, Any]:
     return dict(found[-1].statement.predicate)
 
 
+APPS = {"rebased-one": ("static", "site"), "rebased-two": ("static", "site"), "rebased-python": ("python", "guestbook")}
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("zones")
-def test_every_image_on_a_standard_image_that_moved_is_rebased_once(tmp_path: Path, move: Callable[[], Moved]) -> None:
+def test_every_image_on_a_standard_image_that_moved_is_rebased_once(tmp_path: Path, move: Moves) -> None:
     apps = {}
-    for app in ("rebased-one", "rebased-two"):
-        commit, _ = pushed(app, workload(tmp_path, app, source=ROOT / "examples" / "site"))
+    for app, (_, example) in APPS.items():
+        commit, _ = pushed(app, workload(tmp_path, app, source=ROOT / "examples" / example))
         apps[app] = (commit, verdict(app, commit)["release"], len(releases(app)))
-    moved = move()
+    moves = move()
     for app, (_, release, count) in apps.items():
-        until(lambda app=app, count=count: len(releases(app)) > count, f"a rebase of {app}")
+        base = APPS[app][0]
+        moved = moves[base]
+        until(lambda app=app, count=count: len(releases(app)) > count, f"a rebase of {app}", seconds=600)
         before, after = image_of(app, release), image_of(app, releases(app)[-1])
         # Only what is below changed, and below is the image that is in force now.
         assert (before.base_digest, after.base_digest) == (moved.before, moved.now)
         assert own(before) == own(after)
+        assert before.locked == after.locked
         layers = [[layer.digest for layer in image.layers if layer.kind == "base"] for image in (before, after)]
         assert [*layers[0], moved.layer] == layers[1]
         said = provenance(after)["buildDefinition"]["internalParameters"]
-        assert said["rebasedFrom"] == before.digest
+        # Where the image to build in moved as well it is built again; the layers above show that nothing else came in.
+        assert said.get("rebasedFrom") == (before.digest if base == "static" else None)
     # Each went through the gate again, as the same commit, and says why.
     for app, (commit, release, _) in apps.items():
         record = verdict(app, commit)
         assert (record["verdict"]["result"], record["release"]) == ("PASSED", releases(app)[-1])
         assert record["release"] != release
-        assert "standard image static moved" in json.dumps(record["events"])
+        assert f"standard image {APPS[app][0]} moved" in json.dumps(record["events"])
         assert {"build", "scan", "judge", "seal"} <= {event["stage"] for event in record["events"]}
     # And once: when nothing is on its way any more, there is one release more of each, also after a restart.
     _kill(Zone.BUILD, "flows.zone")

@@ -22,7 +22,18 @@ from pathlib import Path
 
 import pip
 import pytest
-from sandboxes import ATTACKS, LIMITS, Box, file_entry, left, libraries, push_image, shell_entries
+from sandboxes import (
+    ATTACKS,
+    FLOODS,
+    LIMITS,
+    Box,
+    file_entry,
+    left,
+    libraries,
+    push_image,
+    shell_entries,
+    unguarded,
+)
 
 from sekisho.builds import BuildRules
 from sekisho.canonical import digest_of_file, hex_of
@@ -53,7 +64,11 @@ def test_what_the_step_makes_comes_out_and_nothing_stays(box: Box) -> None:
     assert left(box.engine) == ""
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_succeeds_where_there_is_no_sandbox(engine: Path, tmp_path: Path) -> None:
+    assert unguarded(engine, tmp_path) == []
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS, *FLOODS])
 def test_an_attack_fails(box: Box, attack: str) -> None:
     """Each command succeeds exactly if the attack does; what it leaves in the output is looked at as well."""
     with pytest.raises(Refusal, match="failed with status"):
@@ -145,6 +160,37 @@ def test_two_steps_do_not_see_each_other(box: Box) -> None:
     box.run("echo mine > /tmp/mine; echo mine > /out/mine")
     log, _ = box.run("ls /tmp /out")
     assert "mine" not in log
+
+
+def test_two_steps_at_once_do_not_see_each_other(box: Box, tmp_path: Path) -> None:
+    """Files, processes and sockets of one are not there for the other, while both run."""
+    (tmp_path / "other").mkdir()
+    neighbour = Box(box.engine, box.base, box.url, tmp_path / "other")
+    said: list[str] = []
+    marks = "echo mine > /tmp/mine; echo mine > /dev/shm/mine; echo mine > /out/mine;"
+    thread = threading.Thread(target=lambda: said.append(neighbour.run(f"{marks} sleep 6.25; cat /tmp/mine")[0]))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not _runs(b"sleep\x006.25\x00"):
+            assert time.monotonic() < deadline, "the first step never came up"
+            time.sleep(0.05)
+        looks = ("test -e /tmp/mine", "test -e /dev/shm/mine", "test -e /out/mine", "grep -q 0000 /proc/net/unix",
+                 "grep -a -q '6[.]25' /proc/[0-9]*/cmdline", "echo yours > /tmp/mine")  # fmt: skip
+        log, _ = box.run("; ".join(f"{{ {look}; }} && echo '{number} did'" for number, look in enumerate(looks)))
+        assert _runs(b"sleep\x006.25\x00")  # so they did run at once
+    finally:
+        thread.join()
+    assert log.split("\n") == ["5 did", ""]  # a file of its own, of the same name
+    assert said == ["mine\n"]
+
+
+def _runs(command: bytes) -> bool:
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if place.read_bytes() == command:
+                return True
+    return False
 
 
 def test_leftovers_of_a_killed_builder_are_swept(box: Box) -> None:

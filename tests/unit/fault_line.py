@@ -151,6 +151,9 @@ class Prebuilt:
         made_of = [dict(self.base), dict(self.installed), list(self.locked)]
         return digest_of_json([self.name, subject.revision.identity(), made_of, self.signer.key_id])
 
+    def marker(self, subject: BuildInput) -> str:
+        return next(path.name for path in workload(subject.tree, subject.revision).glob("requirements*.txt"))
+
     def find(self, subject: BuildInput) -> Image | None:
         repository = f"apps/{subject.revision.app}"
         record = get_record(self.registry, repository, self._tag(subject), BuildRecord)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent",
@@ -36,3 +39,32 @@ class Repository:
 
     def commit(self, *entries: tuple[str, str, str]) -> str:
         return self.git("commit-tree", "-m", "one", self.tree(*entries))
+
+    def commit_at(self, time: int, message: str = "one") -> str:
+        """Write a commit of one file by somebody whose clock says so."""
+        tree = self.tree(("100644", "index.html", self.blob(b"<p>hello")))
+        who = f"Ada <ada@example.com> {time} +0000"
+        raw = f"tree {tree}\nauthor {who}\ncommitter {who}\n\n{message}\n"
+        return self.git("hash-object", "-w", "-t", "commit", "--stdin", "--literally", data=raw.encode())
+
+    def nested(self, depth: int, sha: str, *, mode: str = "40000") -> str:
+        """Write a chain of so many trees, the last of which has one entry `d`, and return the first."""
+        for _ in range(depth):
+            mode, sha = "40000", self.tree((mode, "d", sha))
+        return sha
+
+
+@contextmanager
+def ending(seconds: int = 300) -> Iterator[None]:
+    """Fail what would never end."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("it does not end")
+
+    before = signal.signal(signal.SIGALRM, never)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -74,13 +74,16 @@ class World:
         locked: tuple[str, ...] = (),
         *,
         deployed: bool = False,
+        brought: Mapping[str, str | bytes] | None = None,
         above: Mapping[str, str | bytes] | None = None,
         settings: Mapping[str, Any] | None = None,
         commit: str = "1",
         tree: str = "2",
     ) -> ScanInput:
         repository = f"apps/{app}"
-        layers = (self.layer(base, "base", repository), self.layer(files, "application", repository),
+        layers = (self.layer(base, "base", repository),
+                  *((self.layer(brought, "dependencies", repository),) if brought else ()),
+                  self.layer(files, "application", repository),
                   *((self.layer(above, "application", repository),) if above else ()))  # fmt: skip
         rootfs = {"type": "layers", "diff_ids": [item.diff_id for item in layers]}
         labels = {"org.opencontainers.image.revision": commit * 40}

@@ -91,13 +91,18 @@ def of_entry(mode: str, name: str, data: bytes = b"x") -> Commit:
     return lambda repository: repository.commit((mode, name, repository.blob(data)))
 
 
-def bomb(repository: Repository) -> str:
-    """Return a commit of more than a million files in three trees."""
+def bomb(repository: Repository, *, folders: bool = False) -> str:
+    """Return a commit of more than a million files in three trees; or of folders with nothing in them."""
     names = [f"{number:03d}" for number in range(110)]
-    mode, sha = "100644", repository.blob(b"")
+    mode, sha = ("40000", repository.tree()) if folders else ("100644", repository.blob(b""))
     for _ in range(3):
         mode, sha = "40000", repository.tree(*((mode, name, sha) for name in names))
     return repository.git("commit-tree", "-m", "bomb", sha)
+
+
+def deep(repository: Repository) -> str:
+    """Return a commit of one file below a hundred folders."""
+    return repository.commit(("40000", "a", repository.nested(100, repository.blob(b"x"), mode="100644")))
 
 
 def npm_lock(path: str, **more: object) -> str:
@@ -128,7 +133,11 @@ CASES: dict[str, tuple[Commit, str, str]] = {
     "link-that-never-ends": (of_entry("120000", "a", b"a"), "never ends", "Remove the link"),
     "device": (of_entry("20666", "null"), "submodule", "Commit the files themselves"),
     "a-million-files": (bomb, "More than 50000 files", "Remove what the workload does not need"),
+    "a-million-folders": (lambda repository: bomb(repository, folders=True), "More than 50000 folders", "Remove what"),
+    "folders-without-end": (deep, "folders deep", "Nest the folders less deeply"),
     "name-in-latin-1": (of_entry("100644", "caf\udce9.txt"), "is not UTF-8", "Rename the file"),
+    "link-to-latin-1": (of_entry("120000", "a", b"caf\xe9.txt"), "is not UTF-8", "Rename the file that it points to"),
+    "time-of-another-age": (lambda repository: repository.commit_at(1 << 40), "between 1970 and 2242", "git commit"),
     "name-with-an-escape": (of_entry("100644", "a\x1b[31m"), "control characters", "Rename the file"),
     "file-in-utf-16": (
         of_files({"requirements.txt": "flask\n".encode("utf-16"), "app.py": ""}), "UTF-8", "Save it as UTF-8",
@@ -141,9 +150,15 @@ CASES: dict[str, tuple[Commit, str, str]] = {
     "nothing-to-build": (of_files({"README.md": "# hi"}), "nothing here that the line knows", "requirements.txt"),
     "submodule": (
         lambda repository: repository.commit(("160000", "lib", "1" * 40)), "'lib' is a submodule",
-        "git rm --cached lib; git add lib",
+        "git rm --cached lib; rm -rf lib/.git; git add lib. If the folder is empty, first: git submodule update",
     ),
-    "lfs-pointer": (of_entry("100644", "logo.png", POINTER), "Git LFS pointer", "git lfs untrack 'logo.png'"),
+    "lfs-pointer": (
+        of_files({".gitattributes": "*.png filter=lfs diff=lfs merge=lfs -text\n", "logo.png": POINTER}),
+        "Git LFS pointer", "git lfs pull; git lfs untrack '*.png'; git add --renormalize .",
+    ),
+    "lfs-pointer-that-nothing-tracks": (
+        of_entry("100644", "logo.png", POINTER), "Git LFS pointer", "Put the file itself in its place",
+    ),
     "npm-lock-out-of-the-tree": (npm(npm_lock("node_modules/../../etc/passwd")), "package-lock.json", "npm install"),
     "npm-lock-to-another-host": (
         npm(npm_lock("node_modules/a", resolved="http://evil.example/a.tgz")), "evil.example", "a published version",
@@ -164,7 +179,7 @@ CASES: dict[str, tuple[Commit, str, str]] = {
     "maven-module-out-of-the-tree": (
         of_files({"pom.xml": "<project><modelVersion>4.0.0</modelVersion><groupId>a</groupId><artifactId>a</artifactId>"
                              "<version>1</version><packaging>pom</packaging><modules><module>../other</module></modules>"
-                             "</project>"}), "lies outside", "",
+                             "</project>"}), "lies outside", "Put score.yaml into the folder that holds all modules",
     ),
 }  # fmt: skip
 

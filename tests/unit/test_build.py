@@ -149,6 +149,8 @@ def test_a_commit_becomes_an_image_and_is_found_again(make: Make, registry: Regi
     assert (first.found, again.found) == (False, True)
     image = first.value
     assert image == again.value
+    # By which file the language was seen is told of what was built, and of what was known.
+    assert stage.marker(subject) == "requirements.txt"
     assert [layer.kind for layer in image.layers] == ["base", "application"]
     config = config_of(registry, image.repository, image.digest)
     run = config["config"]

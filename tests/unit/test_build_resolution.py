@@ -106,6 +106,8 @@ def test_the_lock_is_made_once_kept_and_said(bench: Bench, tmp_path: Path) -> No
     assert image.notes[0].startswith(
         "No usable lock file was committed: the line resolved the packages and kept the lock"
     )
+    command = f"sekisho lock {bench.subject.revision.app}@{'a' * 12}"
+    assert image.notes[1] == f"`{command}` writes that lock into a working copy, to be committed."
     trust = TrustRoot(keys=(trusted_key(bench.signer),))
     (found,) = find_statements(
         bench.registry, image.repository, image.digest, trust=trust, role="builder", predicate_type=PROVENANCE
@@ -241,6 +243,22 @@ def test_what_the_index_proxy_says_counts_more_than_what_the_tool_says(bench: Be
     bench.failure.append(TemporaryError("The index does not answer."))
     with pytest.raises(TemporaryError, match="does not answer"):
         run_stage(bench.stage, bench.subject)
+
+
+@pytest.mark.parametrize(
+    "failure", [TemporaryError("The index does not answer."), Refusal("More than 50000 requests.", remedy="Lock them.")]
+)
+def test_a_lock_that_was_made_without_the_index_is_not_kept(bench: Bench, failure: Exception) -> None:
+    """npm goes on without an optional package, Maven without a list of versions, and both say that all is well."""
+    bench.settings |= {"lasting": True, "decided_by": ("plain",)}
+    bench.failure.append(failure)
+    with pytest.raises(type(failure), match=str(failure)[:20]):
+        run_stage(bench.stage, bench.subject)
+    assert bench.sandbox.names == ["resolve"]
+    assert bench.registry.tags(f"apps/{bench.subject.revision.app}") == ()
+    bench.failure.clear()
+    assert run_stage(bench.stage, bench.subject).value.locked == ("pkg:npm/left@1.0",)
+    assert bench.sandbox.names == ["resolve"] * 2
 
 
 def test_evidence_of_another_commit_does_not_count(bench: Bench) -> None:

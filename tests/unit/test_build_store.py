@@ -26,6 +26,11 @@ def key(number: int) -> Digest:
     return digest_of_json(number)
 
 
+def on_disk(size: int) -> int:
+    """Return what an entry of one file takes: its file, note, mark, and the two folders."""
+    return -(-size // 4096) * 4096 + 4 * 4096
+
+
 def kept(store: Store, number: int = 1) -> Kept | None:
     with ExitStack() as held:
         return store.find(key(number), held)
@@ -146,7 +151,7 @@ def test_every_byte_is_read_again_once_a_day(tmp_path: Path) -> None:
 
 
 def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
-    store = Store(tmp_path / "kept", 250)
+    store = Store(tmp_path / "kept", 2 * on_disk(100) + 50)
     for number in (1, 2):
         folder = add(store, number, size=100).folder
         os.utime(folder.parent / "size", (number, number))
@@ -155,11 +160,52 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     assert [kept(store, number) is not None for number in (1, 2, 3)] == [True, False, True]
 
 
+def many(start: str) -> tuple[Entry, ...]:
+    """Return a thousand files of one byte, each in a folder."""
+    return tuple(Entry(f"{start}/{number}/f", "file", size=1, data=b"x") for number in range(1000))
+
+
+def test_many_small_files_count_as_what_they_take_on_the_disk(tmp_path: Path) -> None:
+    store = Store(tmp_path / "kept", 1 << 20)
+    for number in range(3):
+        with ExitStack() as held:
+            store.add(key(number), many("a"), held)
+    assert [kept(store, number) is not None for number in range(3)] == [False, False, True]  # held while it was added
+    store.trim()
+    assert kept(store, 2) is None
+    wide = Store(tmp_path / "kept", 3 * 2100 * 4096)
+    for number in range(3):
+        with ExitStack() as held:
+            wide.add(key(number), many("a"), held)
+    assert [kept(wide, number) is not None for number in range(3)] == [True] * 3
+
+
+def test_an_entry_that_was_noted_by_its_bytes_is_counted_once_and_keeps_its_age(tmp_path: Path) -> None:
+    store = Store(tmp_path / "kept", 1 << 30)
+    places = []
+    for number in (1, 2):
+        with ExitStack() as held:
+            places.append(store.add(key(number), many("a"), held).folder.parent)
+        mark = places[-1] / "size"
+        noted = mark.read_text()
+        mark.write_text("1000")
+        os.utime(mark, (number, number))
+    store.trim()
+    assert [(place / "size").read_text() for place in places] == [noted] * 2
+    assert [(place / "size").stat().st_mtime for place in places] == [1, 2]
+    assert kept(store, 2) is not None
+    os.utime(places[1] / "size", (2, 2))
+    (places[0] / "size").write_text("1000")
+    os.utime(places[0] / "size", (1, 1))
+    Store(tmp_path / "kept", 10 << 20).trim()
+    assert [place.exists() for place in places] == [False, True]
+
+
 def test_what_a_build_holds_stays(tmp_path: Path) -> None:
-    store = Store(tmp_path / "kept", 150)
+    store = Store(tmp_path / "kept", on_disk(100) + 50)
     with ExitStack() as held:
         store.add(key(1), (Entry("x", "file", size=100, data=b"x" * 100),), held)
-        other = Store(tmp_path / "kept", 150)  # another process has another store
+        other = Store(tmp_path / "kept", on_disk(100) + 50)  # another process has another store
         add(other, 2, size=100)
         assert kept(other, 2) is not None  # while it was added, it was held as well
         other.trim()

@@ -19,7 +19,7 @@ from sekisho.stage import run_stage
 from sekisho.standard import LockEntry, StandardImages
 from stages import check as module
 from stages.build import BuildInput, BuildStage
-from stages.check import Scanner, check, main
+from stages.check import Scanner, check, local_scanner, main
 from stages.judge import JudgeInput, Rules, judge, load_rules, reasons_of
 from stages.render import render
 
@@ -91,7 +91,7 @@ def test_what_the_gate_would_refuse(tree: Path, rules: Rules) -> None:
     score.unlink()
     assert failed(tree, rules) == [("render/refused", "score.yaml")]
     score.symlink_to("/etc/passwd")
-    assert failed(tree, rules) == [("render/refused", "score.yaml")]
+    assert failed(tree, rules) == [("source/refused", "working copy"), ("render/refused", "score.yaml")]
 
 
 def test_files_beside_the_score_file_are_read(tree: Path, rules: Rules) -> None:
@@ -318,3 +318,18 @@ def test_it_is_the_gates_verdict_rule_by_rule(tree: Path, gate: Gate, case: str,
 @pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").iterdir()))
 def test_the_examples_pass(example: str, rules: Rules) -> None:
     assert check(ROOT / "examples" / example, rules, at=AT).failures == ()
+
+
+def test_what_killed_scans_left_goes_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that is overtaken in `sekisho dev` is killed with its scanner; others may be scanning just now."""
+    cache = tmp_path / ".cache" / "sekisho" / "check"
+    for name in ("scan-old", "scan-now", "fanal"):
+        (cache / name / "inner").mkdir(parents=True)
+        (cache / name / "inner" / "secrets.yaml").write_text("x")
+    for name in ("scan-old", "fanal"):
+        os.utime(cache / name, (1, 1))
+    (cache / "scan-link").symlink_to(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(module, "find_trivy", lambda: tmp_path / "trivy")
+    local_scanner()
+    assert sorted(path.name for path in cache.iterdir()) == ["fanal", "scan-link", "scan-now"]

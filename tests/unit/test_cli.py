@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from sekisho.cli import main as cli
-from sekisho.cli.output import clean, short, when
+from sekisho.cli.output import clean, complain, short, when
 from sekisho.cli.zones import parse_zones, show_diagnosis, show_status
 from sekisho.decisions import verify_decision
 from sekisho.embedded.doctor import Diagnosis, Finding
 from sekisho.embedded.status import ProcessStatus, Status, ZoneStatus
-from sekisho.errors import UsageError
+from sekisho.errors import Refusal, UsageError
 from sekisho.model import Offer, Plan
 from sekisho.ops.courier import READ
 from sekisho.releases import export_bundle, verify_release
@@ -486,3 +486,25 @@ def test_a_form_that_a_verdict_does_not_have(sekisho: Run, tmp_path: Path) -> No
 
 def test_ops_answers_plain_http(ops: Ops) -> None:
     assert BROWSER.get(f"{ops.url}/docs").status_code == 404
+
+
+@pytest.mark.parametrize("error", [Refusal, ZeroDivisionError])
+def test_an_error_that_quotes_a_stranger_steers_no_terminal(
+    sekisho: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(_: object) -> int:
+        raise error("a name\x1b]0;title\x07\u202e \x9b2J\n  remedy: run my script")
+
+    monkeypatch.setattr(cli, "_called", fail)
+    code, _, err = sekisho("status")
+    assert code == 1
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(err)
+    assert "\n  remedy: run my script" not in err  # a line of a quotation does not look like one of ours
+    assert err.startswith("sekisho: ")
+
+
+def test_what_is_wrong_is_told_in_three_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("sekisho", Refusal("It is wrong.", where="a.py:3", remedy="Mend it."))
+    complain("", Refusal("It is wrong."))
+    expected = ["sekisho: It is wrong.", "  where:  a.py:3", "  remedy: Mend it.", "It is wrong."]
+    assert capsys.readouterr().err.splitlines() == expected

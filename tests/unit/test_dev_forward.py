@@ -14,7 +14,7 @@ import pytest
 
 from sekisho.errors import PermanentError, TemporaryError
 from sekisho.kube_forward import Refused
-from stages.dev.forward import Forward, listen
+from stages.dev.forward import _KEEP, _PIECE, Forward, listen
 
 
 class SocketChannel:
@@ -252,3 +252,86 @@ def test_a_closed_forward_takes_nobody(pods: Pods) -> None:
     made.close()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+# -- large requests -------------------------------------------------------------------------------------------------
+
+
+class Swallowing:
+    """A channel to a program that reads all and has not answered yet."""
+
+    def __init__(self, dialer: Swallower) -> None:
+        self._dialer = dialer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def send(self, data: bytes) -> None:
+        self._dialer.taken += len(data)
+        if self._dialer.taken >= self._dialer.enough:
+            self._dialer.full.set()
+
+    def receive(self, _timeout: float | None = None) -> bytes:
+        self._dialer.over.wait(60)
+        return b""
+
+    def close(self) -> None:
+        pass
+
+
+class Swallower:
+    def __init__(self, enough: int) -> None:
+        self.enough = enough
+        self.taken = 0
+        self.full, self.over = threading.Event(), threading.Event()
+
+    def open(self, *_: Any) -> Swallowing:
+        return Swallowing(self)
+
+
+def test_of_a_large_upload_no_more_is_kept_than_can_be_given_again() -> None:
+    size = 8 << 20
+    dialer = Swallower(size)
+    made = Forward(dialer, "n", 8080, listen("n", 0, exactly=False))  # type: ignore[arg-type]
+    made.point_to("one", 8080)
+    with socket.create_connection(("127.0.0.1", int(made.url.rpartition(":")[2])), timeout=30) as caller:
+        caller.sendall(bytes(size))
+        assert dialer.full.wait(60)
+        assert [len(sent._kept) <= _KEEP for sent in made._served] == [True]
+    dialer.over.set()
+    made.close()
+    assert dialer.taken == size
+
+
+def test_a_large_upload_waits_with_its_rest_for_the_first_version(pods: Pods, forward: Forward) -> None:
+    """Nothing of it is lost, and no more than the beginning is kept meanwhile."""
+    body = bytes(range(256)) * (16 << 10)
+    answers: list[bytes] = []
+    asking = threading.Thread(target=lambda: answers.append(post(forward, body)), daemon=True)
+    asking.start()
+    most = 0
+    for _ in range(600):
+        most = max([most, *(len(sent._kept) for sent in forward._served)])
+        if most > _KEEP:
+            break
+        asking.join(0.05)
+    assert _KEEP < most <= _KEEP + _PIECE
+    program = Program("one")
+    pods.ports["one"] = program.server_port
+    forward.point_to("one", 8080)
+    asking.join(60)
+    assert (answers, program.asked) == ([f"one {len(body)}".encode()], [body])
+
+
+def test_a_caller_that_is_given_up_is_told_so() -> None:
+    """Its connection ends, and nobody goes on to read from it."""
+    made = Forward(Pods(), "n", 8080, listen("n", 0, exactly=False))  # type: ignore[arg-type]
+    with socket.create_connection(("127.0.0.1", int(made.url.rpartition(":")[2])), timeout=60) as caller:
+        caller.sendall(b"GET / HTTP/1.1")
+        while not made._served:
+            threading.Event().wait(0.01)
+        made.close()
+        assert caller.recv(1) == b""

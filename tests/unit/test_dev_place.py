@@ -157,7 +157,24 @@ def test_the_command_line_becomes_the_program(tmp_path: Path, monkeypatch: pytes
     from sekisho.cli.main import run
 
     became: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda _, argv: became.append(argv))
+    monkeypatch.setattr(os, "execve", lambda _, argv, __: became.append(argv))
     run(["dev", str(tmp_path), "--port", "9000", "--as", "ann", "--json"])
-    assert became == [[sys.executable, "-m", "stages.dev", str(tmp_path), "--port", "9000", "--as", "ann", "--json"]]
+    arguments = [str(tmp_path), "--port", "9000", "--as", "ann", "--json"]
+    assert became == [[sys.executable, "-P", "-m", "stages.dev", *arguments]]
     assert run(["dev", str(tmp_path / "nothing")]) == 2
+
+
+def test_what_a_strangers_score_yaml_says_steers_no_terminal(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(command, "run", lambda *_, **__: fail("a\x1b[2J\x9bb"))
+
+    def fail(text: str) -> None:
+        raise UsageError(text, where="\x1b]0;x\x07", remedy="\u202ex")
+
+    assert command.main([str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(err)
+    assert [line.split(":")[0].strip() for line in err.splitlines()] == ["sekisho dev", "where", "remedy"]

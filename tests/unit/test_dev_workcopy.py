@@ -10,7 +10,7 @@ import pytest
 
 from sekisho.errors import Refusal
 from stages.dev.watching import _Filter, saves
-from stages.dev.workcopy import Copy, files_of, head, is_clean
+from stages.dev.workcopy import Copy, files_of, head, is_clean, tracked
 
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.com", "GIT_COMMITTER_NAME": "a",
             "GIT_COMMITTER_EMAIL": "a@example.com", "GIT_COMMITTER_DATE": "1700000000 +0000"}  # fmt: skip
@@ -205,3 +205,33 @@ def test_any_other_file_is_a_save() -> None:
     from watchfiles import Change
 
     assert all(_Filter()(Change.modified, f"/home/dev/app/{name}") for name in ("web.py", "Procfile", "static/a.css"))
+
+
+@pytest.mark.parametrize("above", ["venv", ".vscode", "node_modules", ".tox", "x~"])
+def test_what_stands_above_the_working_copy_says_nothing_about_its_files(above: str, tmp_path: Path) -> None:
+    from watchfiles import Change
+
+    folder = tmp_path / above / "site"
+    keep = _Filter(folder)
+    assert keep(Change.modified, str(folder / "web.py"))
+    assert not keep(Change.modified, str(folder / "node_modules" / "x.js"))
+
+
+def test_a_file_that_git_tracks_is_watched_whatever_its_name(repository: Path) -> None:
+    """What is copied is watched: a vendored package, a file of an editor that the team shares."""
+    from watchfiles import Change
+
+    (repository / ".vscode").mkdir()
+    for name in ("node_modules/x/index.js", ".vscode/settings.json"):
+        (repository / name).write_text("tracked")
+        git(repository, "add", "--force", name)
+    assert {"node_modules/x/index.js", ".vscode/settings.json"} <= set(tracked(repository)) & set(files_of(repository))
+    keep = _Filter(repository, tracked(repository))
+    assert keep(Change.modified, str(repository / "node_modules" / "x" / "index.js"))
+    assert keep(Change.modified, str(repository / ".vscode" / "settings.json"))
+    assert not keep(Change.modified, str(repository / "node_modules" / "y.js"))
+    assert not keep(Change.modified, str(repository / ".git" / "index"))
+
+
+def test_without_git_nothing_is_tracked(source: Path) -> None:
+    assert tracked(source) == ()

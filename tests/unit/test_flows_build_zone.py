@@ -275,6 +275,71 @@ def test_a_restart_takes_up_what_has_no_verdict(line: Line) -> None:
     assert (line.queue / "bad.refused").exists()
 
 
+def interrupted(number: int, times: int, **more: Any) -> CommitRecord:
+    return CommitRecord(
+        app=f"app{number}", commit=commit(number), branch="main", at=number, state="running", interrupted=times, **more
+    )
+
+
+def test_what_ended_the_process_twice_is_judged_alone(line: Line) -> None:
+    for number, times in ((1, 1), (2, 1), (3, 0)):
+        line.commits.put(interrupted(number, times))
+        line.gates[commit(number)] = asyncio.Event()
+
+    async def run() -> None:
+        line.zone.resume()
+        await until(lambda: len(line.judged) == 2)
+        line.gates[commit(3)].set()
+        await asyncio.sleep(0.05)
+        assert [app for app, *_ in line.judged] == ["app3", "app1"]
+        assert line.state(2, app="app2") == "queued"  # so another end of the process is not laid at its door
+        line.gates[commit(1)].set()
+        await until(lambda: len(line.judged) == 3)
+        line.gates[commit(2)].set()
+        await line.settled()
+
+    asyncio.run(run())
+    records = [line.commits.commit(f"app{number}", commit(number)) for number in (1, 2, 3)]
+    assert [(record.state, record.interrupted) for record in records if record] == [("passed", 0)] * 3
+
+
+def test_what_ends_the_process_again_and_again_is_set_aside_until_it_is_pushed_anew(line: Line) -> None:
+    line.bases["python"] = OLD
+    line.released("app1", 1)
+    line.bases["python"] = NEW
+    line.commits.put(interrupted(1, 4, rebase=f"python@{NEW}"))
+
+    async def run() -> None:
+        for _ in range(2):
+            line.zone.resume()
+            await turns(line, times=2)
+        assert not line.judged
+        (event,) = line.events.read("app1", commit(1))
+        assert event["last"]
+        assert "5 times" in event["text"][0]
+        assert "push to another branch" in event["text"][1]
+        line.zone.take(line.push(1, app="app1", branch="again"))
+        await line.settled()
+
+    asyncio.run(run())
+    assert line.state(1, app="app1") == "passed"
+
+
+def test_a_process_that_is_told_to_stop_blames_nobody(line: Line) -> None:
+    line.gates[commit(1)] = asyncio.Event()
+
+    async def run() -> None:
+        line.zone.take(line.push(1))
+        await until(lambda: line.judged)
+        for job in line.zone._running.values():
+            job.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert line.state(1) == "queued"
+
+
 class Mirror:
     """A registry that says which advisories it offers."""
 

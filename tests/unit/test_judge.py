@@ -253,6 +253,7 @@ def finding(**change: Any) -> Finding:
         (finding(suppressed="a report holds nothing back"), "fail", "Update jinja2 to 2.11 and lock again."),
         (finding(kind="secret", severity="LOW", package=""), "fail", "Revoke it now"),
         (finding(kind="secret", suppressed="it is only a test"), "fail", "Revoke it now"),
+        (finding(kind="secret", layer="dependencies"), "warn", "It came with a package"),
         (finding(kind="misconfiguration", severity="HIGH", package=""), "fail", "Change what"),
         (finding(kind="misconfiguration", severity="MEDIUM", package=""), "warn", "Change what"),
         (finding(kind="coverage", severity="UNKNOWN", package=""), "fail", "What was not scanned"),
@@ -273,6 +274,15 @@ def test_secrets_can_be_made_a_warning(rules: Rules) -> None:
     verdict = judge(scanned(findings=(finding(kind="secret"),)), lenient, AT)
     assert verdict.result is Result.PASSED
     assert [reason.result for reason in verdict.reasons if reason.rule == "scan/secrets"] == ["warn", "pass"]
+
+
+def test_secrets_of_packages_have_a_limit_of_their_own_and_each_holds_for_its_own(rules: Rules) -> None:
+    own, brought = finding(kind="secret"), finding(kind="secret", layer="dependencies")
+    limits = {"secrets": "warn", "secrets_of_packages": "fail"}
+    strict = replace(rules, limits=rules.limits.model_copy(update=limits))
+    assert judge(scanned(findings=(own,)), strict, AT).result is Result.PASSED
+    assert failed(judge(scanned(findings=(brought,)), strict, AT)) == ["scan/secrets"]
+    assert failed(judge(scanned(findings=(own, brought)), rules, AT)) == ["scan/secrets"]
 
 
 def test_waivers_hold_until_their_last_day(rules: Rules) -> None:

@@ -223,6 +223,14 @@ def test_pnpm_what_is_not_of_the_index_by_a_hash_is_refused(old: str, new: str) 
     assert caught.value.remedy
 
 
+def test_pnpm_a_workspace_above_the_workload_is_the_one_with_score_yaml() -> None:
+    with pytest.raises(Refusal) as caught:
+        parse_pnpm_lock(PNPM.replace("  packages/one:", "  ../one:"))
+    assert caught.value.remedy == (
+        "Put score.yaml into the folder that holds the whole workspace, beside pnpm-workspace.yaml."
+    )
+
+
 @given(st.text(max_size=200), st.integers(0, len(PNPM)), st.integers(0, len(YARN)))
 def test_whatever_stands_in_a_lock_it_is_read_or_refused(text: str, pnpm_at: int, yarn_at: int) -> None:
     for read in (

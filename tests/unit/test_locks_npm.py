@@ -109,6 +109,11 @@ def test_a_link_out_of_the_workload_is_refused(target: object) -> None:
     refused({"node_modules/a": {"resolved": target, "link": True}})
 
 
+def test_a_workspace_above_the_workload_is_the_one_with_score_yaml() -> None:
+    refusal = refused({"node_modules/a": {"resolved": "../x", "link": True}})
+    assert "put score.yaml into the folder that holds both" in refusal.remedy
+
+
 def test_a_link_to_nothing_is_refused() -> None:
     refused({"node_modules/a": {"resolved": "packages/a", "link": True}})
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from sekisho.errors import PermanentError, Refusal
 from stages.build.pack import Entry, entries_of_archive, entries_of_tree, merged, moved, write_layer
-from stages.trees import Limits
+from stages.build.tarball import FILE, ending, header
+from stages.trees import MAX_DEPTH, Limits
 
 
 def fill(folder: Path, umask: int = 0o022) -> Path:
@@ -132,6 +133,36 @@ def test_limits_hold_for_archives_and_trees(tmp_path: Path) -> None:
             entries_of_archive(path, limits=limits)
         with pytest.raises(Refusal, match="More than"):
             entries_of_tree(fill(tmp_path / str(limits.files)), limits=Limits(files=1))
+
+
+def test_folders_that_an_archive_does_not_list_are_counted(tmp_path: Path) -> None:
+    """A step may write the archive by hand: a member a folder is what the sandbox's memory bounds, not the pipe."""
+    chain = "/d" * (MAX_DEPTH - 2)
+    data = b"".join(header(f"{number}{chain}/f", FILE, mode=0o644, time=0) for number in range(900))
+    (tmp_path / "t").write_bytes(data + ending(len(data)))
+    with pytest.raises(Refusal, match="More than 50000 folders") as caught:
+        entries_of_archive(tmp_path / "t", where="build step")
+    assert (caught.value.where, bool(caught.value.remedy)) == ("build step", True)
+    assert len(entries_of_archive(tmp_path / "t", limits=Limits(folders=900 * (MAX_DEPTH - 1)))) == 900
+    (tmp_path / "x" / "y" / "z").mkdir(parents=True)
+    (tmp_path / "x" / "y" / "z" / "f").touch()
+    with pytest.raises(Refusal, match="More than 1 folders"):
+        entries_of_tree(tmp_path / "x", limits=Limits(folders=1))
+
+
+@pytest.mark.parametrize(
+    ("member", "says"),
+    [
+        (info("d/" * MAX_DEPTH + "f"), "folders deep"),
+        (info("a", tarfile.SYMTYPE, "caf\udce9.txt"), "is not UTF-8"),
+    ],
+)  # fmt: skip
+def test_what_no_layer_could_say_is_refused_when_it_is_read(tmp_path: Path, member: tarfile.TarInfo, says: str) -> None:
+    with tarfile.open(tmp_path / "t", "w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(member)
+    with pytest.raises(Refusal, match=says) as caught:
+        entries_of_archive(tmp_path / "t")
+    assert caught.value.remedy
 
 
 def test_a_pipe_in_a_tree_is_refused_and_not_waited_for(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ class Served:
         return f"http://127.0.0.1:{self.port}/{name}"
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         given = {"authorization": basic("alice", self.secret)} | {
             key.replace("_", "-"): value for key, value in headers.items()
         }

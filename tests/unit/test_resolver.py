@@ -317,6 +317,30 @@ def test_an_index_that_fails_is_told_apart_from_a_missing_file(
     assert resolver.recorded == {}
 
 
+def test_what_is_not_there_is_no_failure_and_what_came_at_last_neither(index: Upstream, resolver: Resolver) -> None:
+    index.replies |= {"/npm/a/-/a-1.tgz": Reply(b"", 503), "/npm/c/-/c-1.tgz": Reply(b"", 503)}
+    assert get(resolver, "/npm/b")[0] == 404
+    assert resolver.failure is None
+    assert [get(resolver, f"/npm/{name}/-/{name}-1.tgz")[0] for name in "ac"] == [502, 502]
+    assert not resolver.lasting
+    index.replies |= {"/npm/a/-/a-1.tgz": b"a"}
+    assert get(resolver, "/npm/a/-/a-1.tgz") == (200, b"a")
+    assert isinstance(resolver.failure, TemporaryError)  # of c
+    index.replies |= {"/npm/c/-/c-1.tgz": b"c"}
+    assert get(resolver, "/npm/c/-/c-1.tgz") == (200, b"c")
+    assert resolver.failure is None
+    assert resolver.lasting
+
+
+def test_a_no_counts_more_than_a_fault_that_may_pass(index: Upstream, tmp_path: Path) -> None:
+    index.replies |= {"/npm/a/-/a-1.tgz": Reply(b"", 503), "/npm/b/-/b-1.tgz": b"x" * 2001}
+    with Resolver(index.indexes(tmp_path), tmp_path, limits=ResolverLimits(file=2000, requests=2)) as resolver:
+        assert [get(resolver, f"/npm/{name}/-/{name}-1.tgz")[0] for name in "ab"] == [502, 403]
+        assert "larger" in str(resolver.failure)
+        assert get(resolver, "/npm/c")[0] == 403
+        assert "2 requests" in str(resolver.failure)
+
+
 # -- limits --------------------------------------------------------------------------------------------------------
 
 

@@ -253,6 +253,21 @@ def test_what_cannot_be_built_is_said_in_one_sentence(make: Make, files: dict[st
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("manifest", "remedy"),
+    [
+        ('[workspace]\nmembers = ["../other"]\n', "or put score.yaml into the folder that holds both."),
+        (PACKAGE + "[dependencies]\nx.workspace = true\n", "Put score.yaml into the workspace's folder, and name the"),
+    ],
+)
+def test_a_workload_that_needs_the_folder_above_is_the_one_with_score_yaml(
+    make: Make, manifest: str, remedy: str
+) -> None:
+    with pytest.raises(Refusal) as caught:
+        Rust().plan(make({"Cargo.lock": "version = 4\n", "Cargo.toml": manifest}), OFFERED)
+    assert remedy in caught.value.remedy
+
+
 # -- version of Rust -------------------------------------------------------------------------------------------------
 
 

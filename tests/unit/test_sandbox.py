@@ -28,6 +28,10 @@ LIMITS = SandboxLimits(output="8Mi", scratch="4Mi", files=200, processes=32)
         ("curl: (6) Could not resolve host: example.org", "no network"),
         ("fatal: unable to access 'https://x/': Couldn't resolve host 'x'", "no network"),
         ("dial tcp: lookup proxy.golang.org: no such host", "no network"),
+        (
+            "hint\npsycopg2-binary==2.9.3 has only a source package here, and it cannot be built.",
+            "Lock a version of psycopg2-binary that has a wheel",
+        ),
         ("error TS2304: Cannot find name 'x'.", "Run the step where there is no network"),
         ("", "Run the step where there is no network"),
     ],

@@ -103,6 +103,17 @@ def test_a_secret_in_a_layer_below_that_a_layer_above_deletes(world: World) -> N
     ]
 
 
+def test_a_secret_that_a_locked_package_brought_along_is_told_apart_from_the_workloads_own(world: World) -> None:
+    subject = world.subject(
+        "secret-brought", BASE, {"app/key": LINE}, brought={"opt/deps/lib/tests.py": LINE, "opt/deps/lib/x": "x"}
+    )
+    findings = world.stage.perform(subject).findings
+    assert {(item.where, item.owner, item.layer) for item in findings if item.kind == "secret"} == {
+        ("/app/key:1", "workload", ""),
+        ("/opt/deps/lib/tests.py:1", "workload", "dependencies"),
+    }
+
+
 def test_a_secret_in_the_settings_of_an_image(world: World) -> None:
     settings = {"Env": ["PATH=/bin", f"TOKEN={TOKEN}"], "Cmd": ["serve"]}
     subject = world.subject("secret-env", BASE, {"app/x": "x"}, settings=settings)

@@ -378,8 +378,8 @@ def test_paths_are_good_below_400_and_redirects_are_not_followed():
     assert [(answer.good, answer.text) for answer in answers] == [
         (True, "GET /: 200"),
         (True, "GET /moved: 302"),
-        (False, "GET /bad: 500"),
-        (False, "GET /missing: 404"),
+        (False, f"GET /bad: 500 (asked as {base.removeprefix('http://')})"),
+        (False, f"GET /missing: 404 (asked as {base.removeprefix('http://')})"),
     ]
 
 

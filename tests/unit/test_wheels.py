@@ -158,6 +158,14 @@ def test_a_package_that_does_not_fit_is_refused(index: Upstream, tmp_path: Path)
         fetcher(index, tmp_path).wheels([locked(name, project="gone")])
 
 
+def test_a_locked_version_that_vanished_from_the_index_is_named_as_such(index: Upstream, tmp_path: Path) -> None:
+    offer(index, "thing-1.1-py3-none-any.whl", "thing-1.1.tar.gz")
+    with pytest.raises(Refusal, match=r"lists no file of thing 1\.0: the locked version has vanished") as caught:
+        fetcher(index, tmp_path).wheels([locked("thing-1.0-py3-none-any.whl")])
+    assert caught.value.where == "requirements.txt:1"
+    assert caught.value.remedy == "Choose a version that the index lists, and lock again."
+
+
 @pytest.mark.parametrize("page", [b"{", b'{"files": 3}', b'{"files": [3]}', b'{"files": [{"filename": "x"}]}'])
 def test_a_page_that_cannot_be_read_is_the_platforms_to_mend(index: Upstream, tmp_path: Path, page: bytes) -> None:
     index.replies["/pypi/thing/"] = page

@@ -177,7 +177,7 @@ def _unlocked(project: Project, poms: tuple[Pom, ...], version: str) -> Unlocked
         refusal=Refusal(
             f"There is no {LOCK_FILE}: nothing says which files exactly the Maven build takes.",
             where=POM,
-            remedy=f"Ask the platform team for a resolved {LOCK_FILE}, and commit it.",
+            remedy=f"Run: sekisho lock .   and commit {LOCK_FILE}.",
         ),
         step=Step(
             "resolve", _command(_BUILD, "resolve"), directory="work", source=(),

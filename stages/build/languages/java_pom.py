@@ -145,7 +145,7 @@ def _module(path: str, module: str) -> str:
     raise Refusal(
         f"The module {module[:80]!r} lies outside of the workload's folder.",
         where=path,
-        remedy="Register the app with the path of the folder that holds all modules.",
+        remedy="Put score.yaml into the folder that holds all modules, beside the pom.xml that names them.",
     )
 
 

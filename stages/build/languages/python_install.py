@@ -108,8 +108,7 @@ def _one(line: tuple[str, str, str], packages: Path, built: Path) -> str:
     wheels = list(out.iterdir())
     if status or len(wheels) != 1:
         sys.exit(
-            f"{name}=={version} has only a source package, and it cannot be built without network and compiler. "
-            "Choose a version or a package that has a wheel, for example psycopg2-binary instead of psycopg2."
+            f"{name}=={version} has only a source package here, and it cannot be built without network and compiler."
         )
     wheel = built / wheels[0].name
     wheels[0].rename(wheel)

@@ -180,7 +180,7 @@ def _package(
         raise Refusal(
             f"{name} belongs to a workspace outside this folder: its {above[0]} is the workspace's.",
             where=where,
-            remedy="Register the app with the path of the workspace and name the binary: "
+            remedy="Put score.yaml into the workspace's folder, and name the binary in its Cargo.toml: "
             '[workspace.metadata.sekisho] bin = "…".',
         )
     script = table.get("build", project.has(_join(folder, "build.rs")))
@@ -281,7 +281,7 @@ def _inside(folder: str, path: str, where: str) -> str:
     raise Refusal(
         f"The path {path[:80]!r} leads out of the workload's folder.",
         where=where,
-        remedy="Move the crate into the folder, or register the app with the path of the folder above.",
+        remedy="Move the crate into the folder, or put score.yaml into the folder that holds both.",
     )
 
 

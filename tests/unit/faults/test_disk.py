@@ -54,7 +54,7 @@ def fill(folder: Path) -> Path:
 
 
 @faults(
-    Fault("disk/checkout", "there is no room for the checkout", "retried", FULL, ROOM),
+    Fault("disk/checkout", "there is no room for the checkout", "retried", "The build zone's disk is full", ROOM),
 )
 def test_a_commit_that_cannot_be_written_out_is_no_empty_commit(built: GateLine, fault: Fault, small: Mount) -> None:
     folder = small(built.home.cache / "checkouts", 2)
