@@ -88,27 +88,32 @@ def main() -> int:
     say: Say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     languages = tuple(options.languages.split(","))
     found: dict[str, Figures] = {}
+
+    def keep(name: str, figures: Figures) -> None:
+        found.setdefault(name, {}).update(figures)
+        say(f"  {json.dumps(figures, sort_keys=True)}")  # at once: what comes later may fail
+
     with tempfile.TemporaryDirectory(dir=home() / "cache", prefix="bench-") as name:
         work = Path(name)
         work.chmod(0o755)
         if options.no_peer:
             for language in languages:
-                found[language] = _language(language, work, None, options.rounds, say)
+                keep(language, _language(language, work, None, options.rounds, say))
         else:
             with docker_peer.running(work / "peer") as peer:
                 say("Preparing the peer's images …")
                 peer.prepare(languages, options.debian or _debian(work))
                 for language in languages:
-                    found[language] = _language(language, work, peer, options.rounds, say)
+                    keep(language, _language(language, work, peer, options.rounds, say))
         for language in () if options.no_line else languages:
             say(f"{language}: through the line …")
-            found[language] |= _line(language, work, min(options.rounds, LINE_ROUNDS))
+            keep(language, _line(language, work, min(options.rounds, LINE_ROUNDS)))
         for language in () if options.no_dev else [item for item in languages if item in DEV]:
             say(f"{language}: save to running …")
-            found[language] |= _save(language, min(options.rounds, SAVES))
+            keep(language, _save(language, min(options.rounds, SAVES)))
         if options.crane:
             say("A large layer …")
-            found["layer"] = _layer(options.crane, work)
+            keep("layer", _layer(options.crane, work))
     missed = [f"{name}: {key} {item[key]} > {TARGETS[key]}" for name, item in found.items() for key in TARGETS
               if item.get(key, 0) > TARGETS[key]]  # fmt: skip
     left_out = [] if options.crane else ["the large layer: no crane; give one with --crane"]
