@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from stages.dev.workcopy import git_says, is_content, walked
 from stages.lfs import POINTER_SIZE, is_pointer, refuse_pointers
-from stages.trees import FOLDER, LINK, REGULAR, SUBMODULE, Limits, TreeEntry, check_entries, check_links
+from stages.trees import LINK, REGULAR, SUBMODULE, Limits, TreeEntry, check_entries, check_links
 
 WHERE = "working copy"
 """Stands where a push names the commit."""
@@ -36,10 +36,8 @@ def check_uncommitted(folder: Path, *, limits: Limits | None = None) -> None:
         top, known = folder, dict.fromkeys(walked(folder), "")
     found = [entry for path in sorted(known, key=os.fsencode) if (entry := _entry(top, path, known[path])) is not None]
     managed = _managed(top, {entry.path: entry for entry in found if entry.mode in REGULAR})
-    counted = [TreeEntry(entry.mode, entry.path, 0 if entry.path in managed else entry.size) for entry in found]
-    above = sorted({str(parent) for entry in found for parent in PurePosixPath(entry.path).parents} - {"."})
-    folders = [TreeEntry(FOLDER, path) for path in above]
-    entries = check_entries([*counted, *folders], limits or Limits(), where=WHERE)
+    counted = (TreeEntry(entry.mode, entry.path, 0 if entry.path in managed else entry.size) for entry in found)
+    entries = check_entries(counted, limits or Limits(), where=WHERE)
     pointers = [entry.path for entry in entries if entry.path in managed or _points(top, entry)]
     refuse_pointers(pointers, lambda path: _plain(top / path), where=WHERE)
     links = {entry.path: _target(top / entry.path) for entry in entries if entry.mode == LINK}

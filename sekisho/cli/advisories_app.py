@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-OfZone = Annotated[str, typer.Option("--zone", help="The zone.", metavar="ZONE")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+from sekisho.cli.options import Json, OfZone
 
 advisories_app = typer.Typer(
     name="advisories",

@@ -13,6 +13,7 @@ import typer
 
 from sekisho.cli.advisories_app import advisories_app
 from sekisho.cli.keys_app import keys_app
+from sekisho.cli.options import Json, OfZone
 
 
 class VerdictForm(StrEnum):
@@ -46,9 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Zones = Annotated[str, typer.Option("--zones", help="Some zones only, with commas: build,ops,staging.", metavar="A,B")]
-OfZone = Annotated[str, typer.Option("--zone", help="The zone.", metavar="ZONE")]
 Key = Annotated[
     Path | None,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+from sekisho.cli.options import Json
 
 keys_app = typer.Typer(
     name="keys",

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from sekisho.cli.output import complain
 from sekisho.errors import SekishoError, UsageError
 from sekisho.lock_files import write_lock_files
 from stages.build.language import Unlocked
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files = _made(options.folder.resolve(), options.login)
         written = write_lock_files(options.folder, files, force=options.force)
     except SekishoError as error:
-        sys.stderr.write(f"sekisho lock: {error}\n")
+        complain("sekisho lock", error)
         return error.exit_code
     if options.json:
         sys.stdout.write(json.dumps({"files": [vars(item) for item in written]}) + "\n")
