@@ -31,7 +31,7 @@ from stages.build.compose import Base
 from stages.build.engine import HOSTNAME, LABEL, USER, Engine
 from stages.build.engine_network import NONE
 from stages.build.failures import remedy_of
-from stages.build.sandbox_command import INPUTS, ITSELF_KILLED, KILLED, PIPES, Command, script
+from stages.build.sandbox_command import INPUTS, ITSELF_KILLED, KILLED, PIPES, STARVED, Command, script
 from stages.build.sandbox_pipes import LOG, OUTPUT, Pipe, Reading
 from stages.build.sandbox_rooms import Room, Rooms
 
@@ -243,16 +243,17 @@ class Sandbox:
             state = client.inspect_container(container)["State"]
         except docker.errors.NotFound:
             state = {}
-        starved = state.get("OOMKilled", False)
+        # The step counts for itself; the engine knows when its shell was ended too.
+        starved = status == STARVED or state.get("OOMKilled", False)
         if status == KILLED and not starved:
             return TemporaryError(
                 f"The {what} was stopped from outside, with its container.", where="Docker engine",
                 remedy="See whether the engine was started anew.", delay=5.0,
             )  # fmt: skip
-        why = f" It used more memory than its {self._limits.memory >> 20} MiB." if starved else ""
         shown = KILLED if status == ITSELF_KILLED else status
+        why = f"used more memory than its {self._limits.memory >> 20} MiB" if starved else f"failed with status {shown}"
         return Refusal(
-            f"The {what} failed with status {shown}.{why} Its last words: {_last_lines(text)}",
+            f"The {what} {why}. Its last words: {_last_lines(text)}",
             where=what,
             remedy=remedy_of(text, self._limits, starved=starved),
         )

@@ -20,8 +20,19 @@ AHEAD, RUN, BEGIN, SCRIPT = "ahead", "run", "begin", "step.sh"
 """In a container that was made ready: what runs before there is a step, the step, and the pipe that says to begin."""
 Hold = Callable[[], AbstractContextManager[Path]]
 """Gives an input's path, and keeps what is there until it is closed."""
-KILLED, ITSELF_KILLED = 137, 97
-"""Exit status of a container that was killed, and the one of a step whose command was."""
+KILLED, ITSELF_KILLED, STARVED = 137, 97, 96
+"""Exit status of a container that was killed; of a step whose command was; of one that failed for its memory."""
+_KILLS = "/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"
+"""Where the kernel counts, before it kills, what it ends for its memory: cgroup v2 (Documentation/admin-guide/
+cgroup-v2.rst) and v1. The engine hears of it by an event, which may come late or never when the container ends."""
+
+# 137 is left to what happens to the container as a whole.
+_FAILED = (
+    f"status=$?; if [ $status = {KILLED} ]; then status={ITSELF_KILLED}; fi; "
+    f"for kills in {' '.join(_KILLS)}; do if [ -r $kills ]; then while read -r name count; do "
+    f"case $name=$count in oom_kill=0) ;; oom_kill=*) status={STARVED} ;; esac; done <$kills; fi; done; exit $status"
+)
+"""What the shell does with the status of a command that failed."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +75,7 @@ def script(command: Command, inputs: Iterable[str]) -> str:
         lines.append(f"socat TCP-LISTEN:8001,bind=127.0.0.1,fork,reuseaddr {forward} &")
         ask = "socat -u OPEN:/dev/null TCP:127.0.0.1:8001"
         lines.append(f"tries=0; until {ask} 2>/dev/null || [ $tries = 50 ]; do tries=$((tries + 1)); sleep 0.1; done")
-    # 137 is left to what happens to the container as a whole.
-    status = f"status=$?; if [ $status = {KILLED} ]; then status={ITSELF_KILLED}; fi; exit $status"
-    lines += [f"cd {folder}", f"{shlex.join(command.command)} || {{ {status}; }}", "cd /out"]
+    lines += [f"cd {folder}", f"{shlex.join(command.command)} || {{ {_FAILED}; }}", "cd /out"]
     tar = f"exec tar --create --file={way}/{OUTPUT} --format=gnu --hard-dereference --numeric-owner"
     if command.outputs:
         wanted = " ".join(shlex.quote(f"./{path}") for path in command.outputs)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import docker
 import pip
 import pytest
 from sandboxes import (
@@ -99,10 +100,22 @@ def test_a_step_that_never_ends_is_killed(box: Box) -> None:
     assert left(box.engine) == ""
 
 
-def test_a_step_that_takes_all_memory_is_killed(box: Box) -> None:
-    with pytest.raises(Refusal, match="more memory than its 32 MiB"):
-        box.run("dd if=/dev/zero of=/out/x bs=1048576 count=100", SandboxLimits(seconds=20, memory="32Mi"))
+@pytest.mark.parametrize("heard", [True, False], ids=["engine-hears", "engine-does-not-hear"])
+@pytest.mark.parametrize("end", ["", "|| exit 2"], ids=["ends-by-it", "ends-after-it"])
+def test_a_step_that_takes_all_memory_is_killed(
+    box: Box, monkeypatch: pytest.MonkeyPatch, end: str, *, heard: bool
+) -> None:
+    if not heard:  # the kernel's event of it comes late, or is lost when the container goes
+        monkeypatch.setattr(docker.APIClient, "inspect_container", lambda *_: {"State": {"OOMKilled": False}})
+    with pytest.raises(Refusal, match="used more memory than its 32 MiB") as caught:
+        box.run(f"dd if=/dev/zero of=/out/x bs=1048576 count=100 {end}", SandboxLimits(seconds=20, memory="32Mi"))
+    assert "fewer workers" in caught.value.remedy
     assert left(box.engine) == ""
+
+
+def test_a_step_that_kills_itself_is_not_said_to_want_memory(box: Box) -> None:
+    with pytest.raises(Refusal, match="failed with status 137"):
+        box.run("kill -9 $$")
 
 
 def test_a_step_that_prints_without_end_is_killed_and_nobody_keeps_what_it_said(box: Box) -> None:
