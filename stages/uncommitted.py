@@ -11,9 +11,9 @@ import os
 import stat
 from pathlib import Path
 
-from stages.dev.workcopy import git_says, is_content, walked
 from stages.lfs import POINTER_SIZE, is_pointer, refuse_pointers
 from stages.trees import LINK, REGULAR, SUBMODULE, Limits, TreeEntry, check_entries, check_links
+from stages.working_copy import git_says, is_content, walked
 
 WHERE = "working copy"
 """Stands where a push names the commit."""

@@ -28,7 +28,7 @@ from stages.build.project import Project
 from stages.build.resolver import Resolver
 from stages.dev.leftovers import work_folder
 from stages.dev.place import Place
-from stages.dev.workcopy import head, is_clean
+from stages.working_copy import head, is_clean
 
 BUILDER_ID = "https://sekisho.dev/builders/dev-unhosted/v1"
 """Whoever reads it knows that nobody but the developer vouches for the image; see docs/dev.md."""

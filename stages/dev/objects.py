@@ -23,6 +23,9 @@ _GRACE = 1
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 """The old version serves until the new one is ready."""
 _CLUSTER_WIDE = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+_SOON: Mapping[str, Mapping[str, str]] = {"java": {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1"}}
+"""What a language's programs are told, so that they start soon rather than run fast. Java: only the compiler that needs
+no time to get going; a Spring Boot program starts in two thirds of its time."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ class Composition:
         return {"spec": {"containers": [{"name": name, "image": self.image} for name in self.swappable]}}
 
 
-def compose(objects: Sequence[Mapping[str, Any]], *, app: str, namespace: str, image: str, zone: str) -> Composition:
+def compose(
+    objects: Sequence[Mapping[str, Any]], *, app: str, namespace: str, image: str, zone: str, language: str = ""
+) -> Composition:
     """Return bound objects as they are applied in the dev cluster.
 
     Args:
@@ -111,6 +116,7 @@ def compose(objects: Sequence[Mapping[str, Any]], *, app: str, namespace: str, i
         namespace: the developer's own.
         image: reference of the built image.
         zone: name of the zone, for the workload's environment.
+        language: what the image was built of.
 
     Raises:
         Refusal: there is no workload among them.
@@ -121,7 +127,7 @@ def compose(objects: Sequence[Mapping[str, Any]], *, app: str, namespace: str, i
         if mine["kind"] not in _CLUSTER_WIDE:
             mine["metadata"] = {**mine["metadata"], "namespace": namespace}
         if _is_workload(mine, app):
-            _tune(mine, {"SEKISHO_APP": app, "SEKISHO_ZONE": zone})
+            _tune(mine, {"SEKISHO_APP": app, "SEKISHO_ZONE": zone}, image, _SOON.get(language, {}))
         placed.append(mine)
     if any(obj["kind"] in {"Job", "CronJob"} and obj["metadata"]["name"] == app for obj in placed):
         raise Refusal(
@@ -145,7 +151,7 @@ def _is_workload(obj: Mapping[str, Any], app: str) -> bool:
     return obj["kind"] in {"Deployment", "StatefulSet"} and obj["metadata"]["name"] == app
 
 
-def _tune(workload: dict[str, Any], environment: Mapping[str, str]) -> None:
+def _tune(workload: dict[str, Any], environment: Mapping[str, str], image: str, soon: Mapping[str, str]) -> None:
     spec = workload["spec"]
     if workload["kind"] == "Deployment":
         spec.setdefault("strategy", _ROLLING)
@@ -156,7 +162,9 @@ def _tune(workload: dict[str, Any], environment: Mapping[str, str]) -> None:
     pod["shareProcessNamespace"] = True
     for container in (*pod.get("initContainers", ()), *pod["containers"]):
         named = {entry["name"] for entry in container.get("env") or []}
-        added = [{"name": name, "value": value} for name, value in sorted(environment.items()) if name not in named]
+        own = soon if container["image"] == image else {}
+        told = sorted({**environment, **own}.items())
+        added = [{"name": name, "value": value} for name, value in told if name not in named]
         container["env"] = [*(container.get("env") or []), *added]
         # A program's start takes more of the processor than its work; memory stays limited, for it shows mistakes.
         limits = {key: value for key, value in container["resources"]["limits"].items() if key != "cpu"}

@@ -145,8 +145,9 @@ class Session:
             met.objects,
             app=self.app,
             namespace=self.namespace,
-            image=made.image.reference,
+            image=image.reference,
             zone=self.place.profile.zone,
+            language=image.language,
         )
 
     def reach(self, composition: Composition) -> None:

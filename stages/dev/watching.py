@@ -11,7 +11,7 @@ from pathlib import Path
 
 from watchfiles import Change, DefaultFilter, watch
 
-from stages.dev.workcopy import IGNORED, tracked
+from stages.working_copy import IGNORED, tracked
 
 _STEP_MS = 15
 _GATHER_MS = 60

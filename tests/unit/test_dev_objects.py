@@ -64,6 +64,32 @@ def test_what_differs_from_the_rendered_workload_is_this_and_nothing_else() -> N
     assert mine == rendered
 
 
+def test_a_java_program_is_told_to_start_soon() -> None:
+    def variables(language: str, score: bytes = SCORE) -> dict[str, str]:
+        objects = render(score, app="site", image=IMAGE).objects
+        version = compose(objects, app="site", namespace="x", image=IMAGE, zone="dev", language=language)
+        containers = version.workload["spec"]["template"]["spec"]["containers"]
+        return {entry["name"]: entry["value"] for entry in containers[0]["env"]}
+
+    assert variables("java")["JDK_JAVA_OPTIONS"] == "-XX:TieredStopAtLevel=1"
+    assert "JDK_JAVA_OPTIONS" not in variables("go")
+    own = SCORE.replace(b"    image: .\n", b"    image: .\n    variables: {JDK_JAVA_OPTIONS: -Xint}\n")
+    assert own != SCORE
+    assert variables("java", own)["JDK_JAVA_OPTIONS"] == "-Xint"
+
+
+def test_a_container_of_another_image_is_told_nothing_of_java() -> None:
+    image = f"{IMAGE_HOST}/standard/helper@{digest_of(b'helper')}"
+    helper = f"  helper: {{image: '{image}', command: [/bin/helper]}}\n".encode()
+    objects = render(SCORE.replace(b"service:\n", helper + b"service:\n"), app="site", image=IMAGE).objects
+    version = compose(objects, app="site", namespace="x", image=IMAGE, zone="dev", language="java")
+    containers = version.workload["spec"]["template"]["spec"]["containers"]
+    told = {one["name"]: [entry["name"] for entry in one["env"]] for one in containers}
+    assert set(told) == {"web", "helper"}
+    assert "JDK_JAVA_OPTIONS" in told["web"]
+    assert "JDK_JAVA_OPTIONS" not in told["helper"]
+
+
 def test_a_new_image_is_the_same_frame() -> None:
     assert composed(IMAGE).frame == composed(OTHER).frame
 

@@ -10,7 +10,8 @@ import pytest
 
 from sekisho.errors import Refusal
 from stages.dev.watching import _Filter, saves
-from stages.dev.workcopy import Copy, files_of, head, is_clean, tracked
+from stages.dev.workcopy import Copy
+from stages.working_copy import files_of, head, is_clean, tracked
 
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.com", "GIT_COMMITTER_NAME": "a",
             "GIT_COMMITTER_EMAIL": "a@example.com", "GIT_COMMITTER_DATE": "1700000000 +0000"}  # fmt: skip

@@ -472,6 +472,17 @@ def test_packages_of_a_documentation_site_are_found_where_people_put_them(
     assert found.step.command[5:] == ("requirements.txt", *arguments)
 
 
+@pytest.mark.parametrize("text", ["a: &x 1\nmkdocs: *x\n", "- a list\n", "a: b: c\n", ""])
+def test_a_file_of_read_the_docs_that_does_not_count_is_named(tmp_path: Path, text: str) -> None:
+    files = {"requirements.txt": lock("mkdocs"), "mkdocs.yml": ""}
+    assert not any("readthedocs" in note for note in planned(tmp_path / "a", {**files}).notes)
+    assert not any(
+        "readthedocs" in note for note in planned(tmp_path / "b", {**files, ".readthedocs.yaml": "version: 2\n"}).notes
+    )
+    notes = planned(tmp_path / "c", {**files, ".readthedocs.yaml": text}).notes
+    assert any(note.startswith(".readthedocs.yaml does not count") for note in notes)
+
+
 def test_a_documentation_site_without_its_program_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="mkdocs is not among the packages") as caught:
         planned(tmp_path, {"requirements.txt": lock("flask"), "mkdocs.yml": ""})

@@ -55,7 +55,7 @@ def plan_docs(
         artifacts=Wheels(packages.locked, target.python),
         steps=(install_step(), build),
         built_in="python",
-        notes=(*notes, *packages.notes),
+        notes=(*notes, *docs.notes, *packages.notes),
     )
 
 

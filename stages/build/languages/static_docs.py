@@ -48,6 +48,8 @@ class Docs:
     """Whether its settings make every warning an error."""
     with_project: bool = False
     """Whether the workload itself is needed as a package, with what it asks for."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of how it was found."""
 
     def no_packages(self) -> Refusal:
         """Return the refusal where nothing locks the program that makes the site."""
@@ -71,7 +73,7 @@ class Docs:
 
 def find_docs(project: Project) -> Docs | None:
     """Return the documentation site of a workload, None for none."""
-    said = _readthedocs(project)
+    said, notes = _readthedocs(project)
     installs = _installs(said)
     requirements = next((name for item in installs if (name := _known(item.get("requirements"), project))), "")
     requirements = requirements or next((name for name in _REQUIREMENTS if project.has(name)), "")
@@ -79,9 +81,9 @@ def find_docs(project: Project) -> Docs | None:
     mkdocs = _named(said, "mkdocs", project) or next((name for name in _MKDOCS if project.has(name)), "")
     if mkdocs:
         text = project.read(mkdocs, limit=_LIMIT) or b""
-        return Docs("MkDocs", "mkdocs", mkdocs, requirements, _STRICT.search(text) is not None, whole)
+        return Docs("MkDocs", "mkdocs", mkdocs, requirements, _STRICT.search(text) is not None, whole, notes)
     sphinx = _named(said, "sphinx", project) or next((name for name in _SPHINX if _is_sphinx(project, name)), "")
-    return Docs("Sphinx", "sphinx", sphinx, requirements, with_project=whole) if sphinx else None
+    return Docs("Sphinx", "sphinx", sphinx, requirements, with_project=whole, notes=notes) if sphinx else None
 
 
 def other_generator(project: Project) -> str:
@@ -98,9 +100,13 @@ def _is_sphinx(project: Project, name: str) -> bool:
     return data is not None and (b"extensions" in data or b"html_theme" in data or b"project" in data)
 
 
-def _readthedocs(project: Project) -> Mapping[str, Any]:
+def _readthedocs(project: Project) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Return what the file says, and the note that it does not count."""
     name = next((name for name in _READTHEDOCS if project.has(name)), "")
-    return read_mapping(project.read(name, limit=_LIMIT) or b"", name) if name else {}
+    said = read_mapping(project.read(name, limit=_LIMIT) or b"", name) if name else {}
+    if name and not said:
+        return {}, (f"{name} does not count: it is no mapping that can be read without anchors, aliases and tags.",)
+    return said, ()
 
 
 def _named(said: Mapping[str, Any], tool: str, project: Project) -> str:
