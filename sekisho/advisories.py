@@ -37,6 +37,11 @@ CONFIG_TYPE = "application/vnd.aquasec.trivy.config.v1+json"
 SCHEMA_VERSION = 2
 
 _SEVERITIES = {severity: number for number, severity in enumerate(Severity)}
+_DEBIAN = {
+    "ID": "debian",
+    "Name": "Debian Security Tracker",
+    "URL": "https://salsa.debian.org/security-tracker-team/security-tracker",
+}
 _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
     "pip": (
         "pip::GitHub Security Advisory Pip",
@@ -54,14 +59,8 @@ _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
             "URL": "https://github.com/advisories?query=type%3Areviewed+ecosystem%3Anpm",
         },
     ),
-    "debian 12": (
-        "debian 12",
-        {
-            "ID": "debian",
-            "Name": "Debian Security Tracker",
-            "URL": "https://salsa.debian.org/security-tracker-team/security-tracker",
-        },
-    ),
+    "debian 12": ("debian 12", _DEBIAN),
+    "debian 13": ("debian 13", _DEBIAN),
 }
 
 
@@ -69,7 +68,7 @@ class Advisory(Document):
     """One vulnerability in one package."""
 
     id: str = Field(pattern=r"^CVE-\d{4}-\d{4,}$")
-    ecosystem: Literal["pip", "npm", "debian 12"]
+    ecosystem: Literal["pip", "npm", "debian 12", "debian 13"]
     package: str = Field(pattern=r"^[a-z0-9@][a-z0-9@/+._-]*$")
     """Normalised name; for Debian the source package."""
     severity: Severity
@@ -133,7 +132,7 @@ def database_buckets(sample: SampleAdvisories) -> dict[bytes, Bucket]:
 
 
 def _advisory_value(advisory: Advisory) -> dict[str, Any]:
-    if advisory.ecosystem == "debian 12":
+    if advisory.ecosystem.startswith("debian "):
         return {"FixedVersion": advisory.fixed[0]}
     ranges = advisory.vulnerable or tuple(f"<{version}" for version in advisory.fixed[:1])
     return {"PatchedVersions": list(advisory.fixed), "VulnerableVersions": list(ranges)}

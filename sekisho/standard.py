@@ -42,6 +42,14 @@ class DebianSpec(Document):
     """Globs of paths left out of every image; `*` stays within one path component, `**` does not."""
 
 
+class ReleaseSpec(Document):
+    """A release of Debian beside the first. An image that stands on nothing may name it; those on it have it too."""
+
+    suite: str = Field(pattern=NAME_PATTERN)
+    mirrors: tuple[str, ...] = Field(min_length=1)
+    """Lines of sources.list(5)."""
+
+
 class FileSpec(Document):
     """One file put into an image."""
 
@@ -125,6 +133,8 @@ class Recipe(Document):
 
     variant: Literal["essential", "packages", "distilled", "files"]
     parent: str = ""
+    suite: str = ""
+    """Release of Debian, for an image without a parent; empty for the first."""
     packages: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     """`distilled`: globs of what no package owns and is needed all the same, such as the bundle of certificates."""
@@ -149,6 +159,8 @@ class Recipe(Document):
     def _complete(self) -> Self:
         if bool(self.parent) != (self.variant in ("packages", "files")) and self.variant != "distilled":
             raise ValueError("variants packages and files have a parent, essential has none")
+        if self.suite and self.parent:
+            raise ValueError("an image is of its parent's suite: only one without a parent names one")
         if self.keep and self.variant != "distilled":
             raise ValueError("keep is for the variant distilled")
         if self.run and self.variant == "files":
@@ -177,7 +189,30 @@ class StandardFile(Document):
 
     format: Literal["sekisho.dev/standard-images/v1"]
     debian: DebianSpec
+    releases: tuple[ReleaseSpec, ...] = ()
+    """Further releases of Debian, with the same epoch and the same paths left out."""
     images: tuple[StandardSpec, ...] = Field(min_length=1)
+
+    def debian_of(self, spec: StandardSpec) -> DebianSpec:
+        """Return the release of Debian that an image is made of: that of the image it stands on in the end."""
+        recipes = {image.name: image.recipe for image in self.images}
+        recipe = spec.recipe
+        while recipe.parent:
+            recipe = recipes[recipe.parent]
+        for release in self.releases:
+            if release.suite == recipe.suite:
+                return self.debian.model_copy(update={"suite": release.suite, "mirrors": release.mirrors})
+        return self.debian
+
+    @model_validator(mode="after")
+    def _suites(self) -> Self:
+        suites = [self.debian.suite, *(release.suite for release in self.releases)]
+        if doubled := {suite for suite in suites if suites.count(suite) > 1}:
+            raise ValueError(f"the suite {min(doubled)} stands twice")
+        for image in self.images:
+            if image.recipe.suite not in {"", *suites}:
+                raise ValueError(f"{image.name} is of {image.recipe.suite}; there are {', '.join(suites)}")
+        return self
 
     @model_validator(mode="after")
     def _parents_first(self) -> Self:

@@ -178,6 +178,9 @@ def dev(
     who: Annotated[
         str, typer.Option("--as", help="Who you are; by default your login name.", envvar="SEKISHO_DEVELOPER")
     ] = "",
+    optimised: Annotated[
+        bool, typer.Option("--optimised", help="Compile each save as for a release (Rust), not only what is committed.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON event a line instead of text.")] = False,
 ) -> None:
     """Run a working copy in the dev cluster, again at every save, until Ctrl-C.
@@ -189,7 +192,7 @@ def dev(
     """
     from sekisho.cli import dev as commands  # noqa: PLC0415
 
-    commands.dev(path, port=port, who=who, as_json=json)
+    commands.dev(path, port=port, who=who, optimised=optimised, as_json=json)
 
 
 @app.command(short_help="Write the lock of a workload that has none, to be committed.")

@@ -10,7 +10,7 @@ from sekisho.errors import UsageError
 from sekisho.programs import program, surroundings
 
 
-def dev(path: Path, *, port: int, who: str, as_json: bool) -> None:
+def dev(path: Path, *, port: int, who: str, optimised: bool, as_json: bool) -> None:
     """Become the stages' own program: Ctrl-C, a closed terminal and the exit code are then its own.
 
     Raises:
@@ -22,4 +22,5 @@ def dev(path: Path, *, port: int, who: str, as_json: bool) -> None:
         )
     sys.stdout.flush()
     command = program("stages.dev", str(path.resolve()), "--port", str(port), "--as", who)
-    os.execve(command[0], [*command, *(["--json"] if as_json else [])], surroundings())  # noqa: S606
+    command += [word for word, given in (("--optimised", optimised), ("--json", as_json)) if given]
+    os.execve(command[0], command, surroundings())  # noqa: S606

@@ -44,7 +44,7 @@ from sekisho.images.store import (
     write_lock,
 )
 from sekisho.images.tree import tree_to_json
-from sekisho.standard import SPEC_FILE, LockedArchive, StandardFile, StandardLock, StandardSpec, load_spec
+from sekisho.standard import SPEC_FILE, DebianSpec, LockedArchive, StandardFile, StandardLock, StandardSpec, load_spec
 from sekisho.tools.lock import architecture
 
 BUILDER = "sekisho-images/2"
@@ -114,7 +114,8 @@ class _Builder:
     refresh: bool
     records: dict[str, BuildRecord] = field(default_factory=dict)
     built: bool = False
-    fresh_base: bool = False
+    fresh: set[Path] = field(default_factory=set)
+    """Root file systems that this run made."""
     base_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ensure_all(self, wanted: set[str]) -> None:
@@ -172,7 +173,7 @@ class _Builder:
                 "architecture": architecture(),
                 # Without defaults: a new kind of field does not make every image anew.
                 "spec": spec.model_dump(mode="json", exclude_defaults=True),
-                "debian": self.file.debian.model_dump(mode="json", exclude_defaults=True),
+                "debian": self.file.debian_of(spec).model_dump(mode="json", exclude_defaults=True),
                 "files": {item.source: self.sources.identity(item.source) for item in spec.recipe.files},
                 "parent": parent.digest if parent else "",
             }
@@ -215,23 +216,27 @@ class _Builder:
         shutil.rmtree(work)
         return record
 
-    def _essential(self) -> Path:
+    def _essential(self, debian: DebianSpec) -> Path:
         """Return the root file system of the essential packages, with package lists; made where it is not there."""
         with self.base_lock:
-            debian = self.file.debian
-            name = hex_of(digest_of_json([BUILDER, debian.suite, list(debian.mirrors), debian.epoch]))[:32]
-            kept = base_cache() / name
-            if kept.is_dir() and (self.fresh_base or not self.refresh):
+            kept = _place_of(debian)
+            if kept.is_dir() and (kept in self.fresh or not self.refresh):
                 return kept
-            self.progress("debian: package lists and essential packages")
+            self.progress(f"debian {debian.suite}: package lists and essential packages")
             kept.parent.mkdir(parents=True, exist_ok=True)
-            for leftover in kept.parent.iterdir():
+            used = {_place_of(self.file.debian_of(spec)) for spec in self.file.images} - {kept}
+            for leftover in set(kept.parent.iterdir()) - used:
                 shutil.rmtree(leftover)
             made = kept.parent / f"{TEMPORARY}{os.getpid()}"
             make_rootfs(debian, made, variant="essential", packages=(), cache=apt_cache())
             made.replace(kept)
-            self.fresh_base = True
+            self.fresh.add(kept)
             return kept
+
+
+def _place_of(debian: DebianSpec) -> Path:
+    """Return where a release's root file system of the essential packages is kept."""
+    return base_cache() / hex_of(digest_of_json([BUILDER, debian.suite, list(debian.mirrors), debian.epoch]))[:32]
 
 
 def _now() -> str:

@@ -20,7 +20,7 @@ from sekisho.images.keystore import rewrite_keystore
 from sekisho.images.rootfs import dpkg_packages, make_directories, make_links, make_users, place_files
 from sekisho.images.sources import TOOL, Sources
 from sekisho.images.tree import Difference, Tree, difference, path_filter, read_tree
-from sekisho.standard import ArchiveSpec, Recipe, StandardFile, StandardSpec
+from sekisho.standard import ArchiveSpec, DebianSpec, Recipe, StandardFile, StandardSpec
 from sekisho.tools.lock import architecture
 from sekisho.zones import home
 
@@ -66,12 +66,12 @@ class Maker:
     Args:
         file: all recipes.
         sources: finds the files that recipes name.
-        essential: returns the root file system of Debian's essential packages.
+        essential: returns the root file system of a release's essential packages.
     """
 
     file: StandardFile
     sources: Sources
-    essential: Callable[[], Path]
+    essential: Callable[[DebianSpec], Path]
 
     def make(self, spec: StandardSpec, work: Path, below: Below) -> Content:
         """Make an image's content in the folder `work`."""
@@ -97,14 +97,14 @@ class Maker:
     def _from_packages(self, spec: StandardSpec, work: Path, below: Below) -> Content:
         """Install the packages of the whole chain over the essential ones; the layer is the difference."""
         root = work / "root"
+        debian = self.file.debian_of(spec)
+        essential = self.essential(debian)
         chain = self.chain(spec)
         packages = [package for image in chain for package in image.recipe.packages]
         if packages:
-            make_rootfs(
-                self.file.debian, root, variant="custom", packages=packages, cache=apt_cache(), parent=self.essential()
-            )
+            make_rootfs(debian, root, variant="custom", packages=packages, cache=apt_cache(), parent=essential)
         else:
-            copy_rootfs(self.essential(), root)
+            copy_rootfs(essential, root)
         for image in chain:
             self._dress(root, image.recipe)
         for image in chain[:-1]:
@@ -117,7 +117,7 @@ class Maker:
             cut_status(root, packages)
             tree = read_tree(root, self._drop(chain))
             tree = distilled(root, tree, packages, [glob for image in chain for glob in _kept(image.recipe)])
-        title = f"Debian {self.file.debian.suite}: {', '.join(spec.recipe.packages) or 'essential packages'}"
+        title = f"Debian {debian.suite}: {', '.join(spec.recipe.packages) or 'essential packages'}"
         found, origins = dpkg_packages(root)
         return Content(tree, _steps(root, difference(below.tree, tree), title), found, origins)
 

@@ -22,6 +22,8 @@ _NETWORK = re.compile(
 )
 _SOURCE_ONLY = re.compile(r"^([A-Za-z0-9._-]{1,100})==\S+ has only a source package here", re.MULTILINE)
 """As stages/build/languages/python_install.py says it."""
+_NEWER_PYTHON = re.compile(r"does\s+not\s+satisfy\s+Python\s*>=\s*3\.([0-9]{1,2})\b", re.IGNORECASE)
+"""As uv says it, over several lines."""
 _OTHERWISE = "Run the step where there is no network and correct it."
 
 
@@ -49,6 +51,11 @@ def remedy_of(words: str, limits: SandboxLimits, *, starved: bool = False) -> st
         return (
             f"Lock a version of {found[1]} that has a wheel for this Python on Linux x86_64, or a package that has "
             "one, as psycopg2-binary is for psycopg2."
+        )
+    if newer := _NEWER_PYTHON.findall(words):
+        return (
+            f"Write 3.{max(map(int, newer))} or newer, as the platform team offers it, into .python-version, or say it "
+            "in requires-python of pyproject.toml: where nothing is said, the preferred Python is taken."
         )
     if _NETWORK.search(words):
         return "A build step has no network: commit what it fetches, or have it come as a locked package."

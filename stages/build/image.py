@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sekisho.builds import BuildRules
@@ -117,7 +117,15 @@ class Builder:
         with full_disk_said():
             return resolve(self.shop, unresolved, self._resolver, self.work)
 
-    def build(self, folder: Path, repository: str, origin: Origin, *, resolved: Mapping[str, bytes] = {}) -> Built:
+    def build(
+        self,
+        folder: Path,
+        repository: str,
+        origin: Origin,
+        *,
+        resolved: Mapping[str, bytes] = {},
+        hasty: bool = False,
+    ) -> Built:
         """Build the workload in a folder and push its image; nothing is signed, and nothing is noted.
 
         Args:
@@ -125,6 +133,7 @@ class Builder:
             repository: where to push it.
             origin: what its labels say, and the time of its files.
             resolved: lock files of an earlier build, so that nothing is resolved again.
+            hasty: take the language's hasty steps, where it has any.
 
         Raises:
             Refusal: the workload cannot be built, and what to do about it.
@@ -138,6 +147,8 @@ class Builder:
             plan = self.plan(project.with_files(resolved))
         if isinstance(plan, Unresolved):
             raise unsatisfied(plan)
+        if hasty and plan.plan.hasty:
+            plan = replace(plan, plan=replace(plan.plan, steps=plan.plan.hasty))
         with tempfile.TemporaryDirectory(dir=self.work, prefix="build-") as scratch, ExitStack() as held:
             made = self.make(plan, origin.time, Path(scratch), held)
             image = self.push(repository, plan, made, origin)

@@ -134,6 +134,9 @@ class Plan:
     takes: tuple[Take, ...]
     artifacts: tuple[Artifact, ...] | Wheels = ()
     steps: tuple[Step, ...] = ()
+    hasty: tuple[Step, ...] = ()
+    """Steps in the place of `steps`, where a program is to be looked at soon and goes no further: it may run slower.
+    Empty where nothing is won by it."""
     built_in: str = ""
     """Language whose build image the steps run in, where it is another one: a static site made by Node. Its version is
     `version`; the image to run on is then the preferred one of `language`."""

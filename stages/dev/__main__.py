@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("path", type=Path, nargs="?", default=Path(), help="the folder with score.yaml")
     parser.add_argument("--as", dest="login", default="", help="who you are; by default your login name")
     parser.add_argument("--port", type=int, default=0, help="the port of this machine")
+    parser.add_argument("--optimised", action="store_true", help="compile each save as for a release")
     parser.add_argument("--json", action="store_true", help="one JSON event a line")
     measured = parser.add_argument_group("measuring", "seconds from a save to the first answer of the new version")
     measured.add_argument("--measure", type=int, default=0, metavar="ROUNDS", help="measure so many saves, and end")
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.measure:
             _measure(options)
             return 0
-        run(options.path.resolve(), options.login, port=options.port, screen=Screen(as_json=options.json))
+        screen = Screen(as_json=options.json)
+        run(options.path.resolve(), options.login, port=options.port, screen=screen, optimised=options.optimised)
     except SekishoError as error:
         if os.environ.get("SEKISHO_DEBUG") == "1":
             raise
@@ -68,7 +70,7 @@ def _measure(options: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps({**said, "worst": round(max(found), 3)}) + "\n")
 
 
-def run(folder: Path, login: str, *, port: int, screen: Screen) -> None:
+def run(folder: Path, login: str, *, port: int, screen: Screen, optimised: bool = False) -> None:
     """Run a working copy until the command is interrupted, and clear up.
 
     Raises:
@@ -83,7 +85,8 @@ def run(folder: Path, login: str, *, port: int, screen: Screen) -> None:
         signal.signal(number, signal.default_int_handler)
     # Started by a script with `&`, it would inherit an ignored SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    session = Session(folder, find_place(login, os.environ), screen, port=port, debug=debugging())
+    place = find_place(login, os.environ)
+    session = Session(folder, place, screen, port=port, debug=debugging(), optimised=optimised)
     loop = Loop(session)
     stop = threading.Event()
 

@@ -34,6 +34,7 @@ BUILDER_ID = "https://sekisho.dev/builders/dev-unhosted/v1"
 """Whoever reads it knows that nobody but the developer vouches for the image; see docs/dev.md."""
 BUILD_TYPE = "https://sekisho.dev/dev-build/v1"
 
+_HASTY = "Own code is not optimised as long as it is not committed: --optimised does that at each save."
 _NO_COMMIT_TIME = 315_532_800
 """1980-01-01: files of a folder that no commit dates."""
 _MANIFESTS = (
@@ -69,12 +70,14 @@ class Workbench:
         place: the developer's place.
         app: the workload.
         source: the working copy, to ask git about it.
+        optimised: compile each version as for a release, not only those that are committed.
     """
 
-    def __init__(self, place: Place, app: str, source: Path) -> None:
+    def __init__(self, place: Place, app: str, source: Path, *, optimised: bool = False) -> None:
         self._builder = builder_of(place, work_folder(place.root, app))
         self._app = app
         self._source = source
+        self._optimised = optimised
         self._repository = f"dev/{place.developer}/{app}"
         self._signer = _signer(place.root / "builder.pem")
         self._resolved = _Resolved()
@@ -92,10 +95,14 @@ class Workbench:
         found = self._builder.plan(project.with_files(kept))
         if isinstance(found, Planned):
             check_command(project, found.plan)
-        built = self._builder.build(folder, self._repository, self._origin(), resolved=kept)
+        origin = self._origin()
+        # What is committed is to be the gate's very image; anything else goes no further than here.
+        hasty = not origin.revision and not self._optimised
+        built = self._builder.build(folder, self._repository, origin, resolved=kept, hasty=hasty)
         check_command(built.planned.project, built.planned.plan)
         self._resolved = _Resolved(manifests, dict(built.resolved))
-        return Made(built.image, built.planned.plan.why, built.image.notes, time.monotonic() - start)
+        notes = (*built.image.notes, *((_HASTY,) if hasty and built.planned.plan.hasty else ()))
+        return Made(built.image, built.planned.plan.why, notes, time.monotonic() - start)
 
     def vouch(self, image: Image) -> str:
         """Attach the developer's own statement to an image; returns the digest of its manifest."""

@@ -53,9 +53,19 @@ class Session:
         screen: what the developer sees.
         port: the port of this machine; 0 chooses.
         debug: let faults of the program through.
+        optimised: compile each version as for a release.
     """
 
-    def __init__(self, folder: Path, place: Place, screen: Screen, *, port: int = 0, debug: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        place: Place,
+        screen: Screen,
+        *,
+        port: int = 0,
+        debug: bool = False,
+        optimised: bool = False,
+    ) -> None:
         self.folder = folder
         self.place = place
         self.screen = screen
@@ -73,7 +83,7 @@ class Session:
         self._needs: tuple[tuple[str, str], ...] = ()
         self._stop = threading.Event()
         self._closing = contextlib.ExitStack()
-        self.bench = Workbench(place, self.app, folder)
+        self.bench = Workbench(place, self.app, folder, optimised=optimised)
         self.cluster = Cluster(self.kube, self._vault, self.namespace, screen.note)
 
     def open(

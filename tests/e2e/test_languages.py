@@ -14,24 +14,27 @@ COLD = 900.0
 
 
 @pytest.mark.parametrize(
-    ("example", "language", "path", "shown"),
+    ("example", "image", "path", "shown"),
     [
         ("palette", "node", "/", "<"),
         ("tegata", "go", "/", "<"),
         ("site", "static", "/", "<"),
+        pytest.param("guestbook", "python-3-13", "/", "Guestbook", marks=pytest.mark.long),
         pytest.param("tokaido", "rust", "/", "Odawara", marks=pytest.mark.long),
         pytest.param("chaya", "java", "/", "", marks=pytest.mark.long),
     ],
 )
 def test_the_example_of_each_language_is_released_and_answers_in_staging(
-    tmp_path: Path, example: str, language: str, path: str, shown: str
+    tmp_path: Path, example: str, image: str, path: str, shown: str
 ) -> None:
     app = f"{example}-line"
     source = workload(tmp_path, app, source=ROOT / "examples" / example)
+    if image == "python-3-13":
+        (source / ".python-version").write_text("3.13\n")
     commit, output = pushed(app, source, seconds=COLD)
     record = verdict(app, commit)
     assert record["verdict"]["result"] == "PASSED", output
-    assert f"{language} on " in output
+    assert f" on {image}, " in output
     assert record["release"], output
     healthy = receipt(app, record["release"], "staging", "healthy")
     url = healthy["body"]["url"].rstrip("/") + path

@@ -23,7 +23,7 @@ from stages.build.sandbox_rooms import Rooms
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("zones")]
 ROOT = Path(__file__).parents[2]
 YEAR = 365 * 86_400
-EXAMPLES = {"python": "guestbook", "node": "palette", "go": "tegata", "static": "site"}
+EXAMPLES = {"python": "guestbook", "python-3-13": "guestbook", "node": "palette", "go": "tegata", "static": "site"}
 # Rust's and Java's examples take minutes to compile without a cache; these have one dependency, and all the steps.
 CARGO = {
     "Cargo.toml": '[package]\nname = "hello"\nversion = "0.1.0"\nedition = "2021"\n\n[dependencies]\nitoa = "1"\n',
@@ -41,33 +41,37 @@ MAVEN = {
     "src/main/java/org/example/Hello.java": "package org.example;\n\npublic class Hello {\n"
     '  public static void main(String[] words) { System.out.println("hello"); }\n}\n',
 }
-WRITTEN: Mapping[str, Mapping[str, str]] = {"rust": CARGO, "java": MAVEN}
+NEWER = {"pom.xml": MAVEN["pom.xml"].replace(">17<", ">21<")}
+WRITTEN: Mapping[str, Mapping[str, str]] = {
+    "rust": CARGO, "java": MAVEN, "java-21": MAVEN | NEWER, "python-3-13": {".python-version": "3.13\n"},
+}  # fmt: skip
 
 
-def workload(language: str, folder: Path) -> Path:
-    """Write a workload of a language into a folder."""
-    if language in EXAMPLES:
+def workload(image: str, folder: Path) -> Path:
+    """Write a workload that runs on an image into a folder."""
+    if image in EXAMPLES:
         ignored = shutil.ignore_patterns("__pycache__", "node_modules", "target")
-        return Path(shutil.copytree(ROOT / "examples" / EXAMPLES[language], folder, ignore=ignored))
-    for name, text in WRITTEN[language].items():
+        shutil.copytree(ROOT / "examples" / EXAMPLES[image], folder, ignore=ignored)
+    for name, text in WRITTEN.get(image, {}).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
 
 
-LONG = {"node", "java", "rust"}
+LONG = {"node", "java", "java-21", "rust", "python-3-13"}
 """Those whose builds take long and show what others show as well."""
 
 
 @pytest.mark.parametrize(
-    "language", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in (*EXAMPLES, *WRITTEN)]
+    "image", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in sorted({*EXAMPLES, *WRITTEN})]
 )
-def test_the_same_files_give_the_same_image(language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_files_give_the_same_image(image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Bench(cache=tmp_path / "cache", policies=ROOT / "policies")
-    name = f"same-{language}"
-    first, _ = one.build(workload(language, tmp_path / "here"), name=name)
+    name = f"same-{image}"
+    first, _ = one.build(workload(image, tmp_path / "here"), name=name)
+    assert first.image.base == image
 
-    elsewhere = workload(language, tmp_path / "some" / "where" / "else")
+    elsewhere = workload(image, tmp_path / "some" / "where" / "else")
     for path in elsewhere.rglob("*"):
         os.utime(path, (1, 1))
         os.chown(path, 12345, 12345)

@@ -21,7 +21,7 @@ from sekisho.registry import Registry
 
 pytestmark = pytest.mark.e2e
 PROJECT = Path(__file__).parents[2]
-ONLY = ("python", "trivy-agent", "pause", "node", "static")
+ONLY = ("python", "trivy-agent", "pause", "node", "static", "python-3-13", "java-21")
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +92,16 @@ def test_the_python_image_is_small_and_shares_its_first_layer():
     assert open_layout("debian").parts.layers == layers[:1]
 
 
-def test_the_scanner_sees_the_system_and_every_package_of_a_pushed_image(lock, registry, tmp_path):
+@pytest.mark.parametrize(("name", "release"), [("python", "12"), ("python-3-13", "13"), ("java-21", "13")])
+def test_the_scanner_sees_the_system_and_every_package_of_a_pushed_image(lock, registry, tmp_path, name, release):
     client = Registry(f"http://{registry}")
     push_database(client, PROJECT / "policies" / SAMPLE_FILE)
-    digest = push_layout(client, "python")
-    assert digest == lock.images["python"].digest == push_layout(client, "python")
-    report = scan(registry, tmp_path, "image", "--image-src", "remote", f"{registry}/standard/python@{digest}")
-    assert (report["Metadata"]["OS"]["Family"], report["Metadata"]["OS"]["Name"][:2]) == ("debian", "12")
+    digest = push_layout(client, name)
+    assert digest == lock.images[name].digest == push_layout(client, name)
+    report = scan(registry, tmp_path, "image", "--image-src", "remote", f"{registry}/standard/{name}@{digest}")
+    assert (report["Metadata"]["OS"]["Family"], report["Metadata"]["OS"]["Name"][:2]) == ("debian", release)
     seen = {package["Name"] for result in report["Results"] for package in result.get("Packages", [])}
-    assert {line.partition("=")[0] for line in lock.images["python"].packages} <= seen
+    assert {line.partition("=")[0] for line in lock.images[name].packages} <= seen
 
 
 def test_the_scanner_sees_a_distilled_image_and_the_archive_in_it(lock, registry, tmp_path):
@@ -127,6 +128,7 @@ PROGRAMS = {
     "python": ("python3", "-c", "import time; print('up', flush=True); time.sleep(600)"),
     "node": ("node", "-e", "console.log('up'); setInterval(() => {}, 1000)"),
 }
+PROGRAMS["python-3-13"] = PROGRAMS["python"]
 
 
 def unpacked(name, root):

@@ -112,12 +112,12 @@ def test_the_sample_has_a_critical_advisory_for_the_example_of_a_refused_push():
     (found,) = [item for item in sample.advisories if item.id == "CVE-2024-49768"]
     assert (found.package, found.severity, found.fixed) == ("waitress", "CRITICAL", ("3.0.1",))
     assert len(sample.advisories) >= 20
-    assert {item.ecosystem for item in sample.advisories} == {"pip", "npm", "debian 12"}
+    assert {item.ecosystem for item in sample.advisories} == {"pip", "npm", "debian 12", "debian 13"}
 
 
 def test_no_advisory_stands_twice():
-    pairs = [(item.id, item.package) for item in load_sample(SAMPLE).advisories]
-    assert len(pairs) == len(set(pairs))
+    keys = [(item.ecosystem, item.id, item.package) for item in load_sample(SAMPLE).advisories]
+    assert len(keys) == len(set(keys))
 
 
 def test_the_buckets_are_those_of_trivys_schema():
@@ -125,6 +125,7 @@ def test_the_buckets_are_those_of_trivys_schema():
     advisory = json.loads(buckets[b"pip::GitHub Security Advisory Pip"][b"waitress"][b"CVE-2024-49768"])
     assert advisory == {"PatchedVersions": ["3.0.1"], "VulnerableVersions": [">=2.0.0, <3.0.1"]}
     assert json.loads(buckets[b"debian 12"][b"expat"][b"CVE-2024-45491"]) == {"FixedVersion": "2.5.0-1+deb12u1"}
+    assert json.loads(buckets[b"debian 13"][b"expat"][b"CVE-2024-45491"]) == {"FixedVersion": "2.6.3-1"}
     detail = json.loads(buckets[b"vulnerability"][b"CVE-2024-49768"])
     assert (detail["Severity"], detail["VendorSeverity"]) == ("CRITICAL", {"ghsa": 4, "nvd": 4})
     assert set(buckets[b"data-source"]) == set(buckets) - {b"data-source", b"vulnerability"}

@@ -158,9 +158,10 @@ def test_the_command_line_becomes_the_program(tmp_path: Path, monkeypatch: pytes
 
     became: list[list[str]] = []
     monkeypatch.setattr(os, "execve", lambda _, argv, __: became.append(argv))
-    run(["dev", str(tmp_path), "--port", "9000", "--as", "ann", "--json"])
-    arguments = [str(tmp_path), "--port", "9000", "--as", "ann", "--json"]
-    assert became == [[sys.executable, "-P", "-m", "stages.dev", *arguments]]
+    for more in ([], ["--json"], ["--optimised", "--json"]):
+        arguments = [str(tmp_path), "--port", "9000", "--as", "ann", *more]
+        run(["dev", *arguments])
+        assert became.pop() == [sys.executable, "-P", "-m", "stages.dev", *arguments]
     assert run(["dev", str(tmp_path / "nothing")]) == 2
 
 

@@ -10,6 +10,7 @@ from sekisho.canonical import digest_of, digest_of_file, hex_of
 from sekisho.embedded.seeds import needed_images
 from sekisho.errors import PermanentError, Refusal, TemporaryError
 from sekisho.images import build_all, docker_archive, lock_path, open_layout, push_layout
+from sekisho.images.build import _Builder
 from sekisho.images.content import Content, Step
 from sekisho.images.layer import write_layer
 from sekisho.images.rootfs import dpkg_packages, make_users, place_files
@@ -17,7 +18,7 @@ from sekisho.images.sources import Sources
 from sekisho.images.store import exclusive, place
 from sekisho.images.tree import difference, path_filter, read_tree, tree_from_json, tree_to_json
 from sekisho.registry import Registry
-from sekisho.standard import FileSpec, UserSpec, load_standard
+from sekisho.standard import FileSpec, StandardFile, UserSpec, load_standard
 from sekisho.zones import Zone
 
 EPOCH = 1_735_689_600
@@ -232,6 +233,44 @@ class TestBuild:
         assert len(layout.parts.layers) == 3
         assert layout.config["config"]["User"] == "10001"
         assert layout.config["config"]["Labels"]["sekisho.dev/standard-image"] == "second"
+
+    def test_another_release_changes_its_own_images_and_no_other(self, project):
+        path = project / "policies/standard-images.yaml"
+        data = yaml.safe_load(path.read_text())
+        newer = {**data["images"][0], "name": "newer", "recipe": {"variant": "essential", "suite": "trixie"}}
+        release = {"suite": "trixie", "mirrors": ["deb http://127.0.0.1:9/none trixie main"]}
+        built(project)
+        path.write_text(yaml.safe_dump({**data, "releases": [release], "images": [*data["images"], newer]}))
+        assert built(project)[1] == ["newer"]
+        release["mirrors"] = ["deb http://127.0.0.1:9/other trixie main"]
+        path.write_text(yaml.safe_dump({**data, "releases": [release], "images": [*data["images"], newer]}))
+        assert built(project)[1] == ["newer"]
+
+    def test_each_release_keeps_its_essential_packages(self, project, monkeypatch):
+        """One for each, made once, and what no recipe is of any more goes."""
+        made = []
+
+        def rootfs(debian, target, **_):
+            made.append(debian.suite)
+            fill(target, {"etc/debian_version": debian.suite})
+
+        monkeypatch.setattr("sekisho.images.build.make_rootfs", rootfs)
+        release = {"suite": "trixie", "mirrors": ["deb http://127.0.0.1:9/none trixie main"]}
+        images = [
+            {**SPEC["images"][0], "name": f"seed-{suite}", "recipe": {"variant": "essential", "suite": suite}}
+            for suite in ("bookworm", "trixie")
+        ]
+        file = StandardFile.model_validate({**SPEC, "releases": [release], "images": images})
+        builder = _Builder(file, Sources(project), lambda _: None, refresh=False)
+        for _ in range(2):
+            for image in file.images:
+                kept = builder._essential(file.debian_of(image))
+                assert (kept / "etc/debian_version").read_text() == file.debian_of(image).suite
+        assert made == ["bookworm", "trixie"]
+        older = StandardFile.model_validate({**SPEC, "images": images[:1]})
+        anew = _Builder(older, Sources(project), lambda _: None, refresh=True)
+        kept = anew._essential(older.debian)
+        assert list(kept.parent.iterdir()) == [kept]
 
     def test_parents_layers_are_shared(self, project):
         built(project)

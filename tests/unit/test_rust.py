@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_without_crates_there_is_one_step(make: Make) -> None:
     found = plan(make(simple(**{"Cargo.lock": "version = 4\n"})))
     assert [step.name for step in found.steps] == ["build"]
     assert found.listed_by == ""
+
+
+def test_in_haste_only_the_build_differs_and_names_what_is_not_optimised(make: Make) -> None:
+    member = PACKAGE.replace('name = "app"', 'name = "part"')
+    assert member != PACKAGE
+    files = simple() | {"Cargo.toml": PACKAGE + "[workspace]\nmembers = ['part']\n", "part/Cargo.toml": member,
+                        "part/src/lib.rs": ""}  # fmt: skip
+    found = plan(make(files))
+    assert found.hasty[:-1] == found.steps[:-1]
+    assert found.hasty[-1] == replace(found.steps[-1], command=(*found.steps[-1].command, "app", "part"))
 
 
 # -- what is in the key of the compiled crates -----------------------------------------------------------------------

@@ -38,6 +38,34 @@ def test_the_bytes_of_the_section_are_decided_by_nothing_but_the_list() -> None:
     assert audit([]) == b"\x78\x01" + stored + struct.pack(">I", zlib.adler32(data))
 
 
+@pytest.mark.parametrize(
+    ("words", "overrides"),
+    [
+        (["build"], []),
+        (["build", "app", "part"], ['profile.release.package."app".opt-level=0',
+                                    'profile.release.package."part".opt-level=0']),
+    ],
+)  # fmt: skip
+def test_the_build_is_told_what_not_to_optimise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], overrides: list[str]
+) -> None:
+    seen: list[str] = []
+
+    def cargo(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        seen.extend(command)
+        return subprocess.CompletedProcess(command, 101)
+
+    monkeypatch.setattr(rust_sandbox, "SCRATCH", tmp_path)
+    monkeypatch.setattr(rust_sandbox, "OUT", tmp_path)
+    monkeypatch.setattr(rust_sandbox, "IN", tmp_path / "in")
+    monkeypatch.setattr(subprocess, "run", cargo)
+    told = {"manifests": {"Cargo.toml": ["app"]}, "features": [], "config": "", "into": "bin", "binaries": ["app"]}
+    (tmp_path / "settings.json").write_text(json.dumps(told))
+    with pytest.raises(SystemExit):
+        rust_sandbox.main(words, tmp_path)
+    assert [seen[place + 1] for place, word in enumerate(seen) if word == "--config"] == overrides
+
+
 def test_the_lines_of_cargo_tree_are_read() -> None:
     tree = "app v0.0.0 (/tmp/work)\naxum v0.8.4\nserde_derive v1.0.0 (proc-macro)\nlibgit2-sys v0.17.0+1.8.1\n\n"
     assert linked(tree) == {

@@ -32,6 +32,11 @@ LIMITS = SandboxLimits(output="8Mi", scratch="4Mi", files=200, processes=32)
             "hint\npsycopg2-binary==2.9.3 has only a source package here, and it cannot be built.",
             "Lock a version of psycopg2-binary that has a wheel",
         ),
+        (
+            "the current Python version (3.11.2) does not satisfy Python>=3.12\n and django>=6.0 depends on it",
+            "Write 3.12 or newer",
+        ),
+        ("(3.11.2) does not\n      satisfy Python>=3.12 and y (3.11.2) does not satisfy Python>=3.13", "Write 3.13 or"),
         ("error TS2304: Cannot find name 'x'.", "Run the step where there is no network"),
         ("", "Run the step where there is no network"),
     ],

@@ -14,6 +14,11 @@ NAMES = (
     "debian-glibc",
     "python",
     "python-build",
+    "debian-13",
+    "debian-13-tiny",
+    "debian-13-glibc",
+    "python-3-13",
+    "python-3-13-build",
     "node",
     "node-build",
     "go",
@@ -22,6 +27,8 @@ NAMES = (
     "rust-build",
     "java",
     "java-build",
+    "java-21",
+    "java-21-build",
     "static",
     "postgres",
     "guard",
@@ -64,6 +71,42 @@ def test_the_platform_teams_file_names_the_images_that_the_line_needs():
 
 def test_no_standard_image_runs_as_root():
     assert [image.name for image in load_spec(POLICIES / SPEC_FILE).images if int(image.recipe.user) == 0] == []
+
+
+# -- releases of Debian ---------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_of_the_release_of_what_it_stands_on():
+    file = load_spec(POLICIES / SPEC_FILE)
+    suites = {image.name: file.debian_of(image).suite for image in file.images}
+    assert {name for name, suite in suites.items() if suite == "trixie"} == {
+        name for name in NAMES if name.startswith(("debian-13", "python-3-13", "java-21"))
+    }
+    assert set(suites.values()) == {"bookworm", "trixie"}
+    newer = file.debian_of(next(image for image in file.images if image.name == "java-21"))
+    assert all("trixie" in mirror for mirror in newer.mirrors)
+    assert (newer.drop, newer.epoch) == (file.debian.drop, file.debian.epoch)
+
+
+def test_both_pythons_are_built_with_the_same_tools():
+    """Written out twice, for a policy file has no aliases; one layer in a registry as long as both say the same."""
+    recipes = {image.name: image.recipe for image in load_spec(POLICIES / SPEC_FILE).images}
+    assert recipes["python-build"].archives == recipes["python-3-13-build"].archives
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda data: named(data, "debian-13")["recipe"].update(suite="sid"), "debian-13 is of sid"),
+        (lambda data: named(data, "java")["recipe"].update(suite="trixie"), "its parent's suite"),
+        (lambda data: data["releases"].append(data["releases"][0]), "trixie stands twice"),
+        (lambda data: data["releases"][0].update(suite="bookworm"), "bookworm stands twice"),
+    ],
+)
+def test_a_release_that_nobody_knows_is_refused(policies, edit, said):
+    change(policies / SPEC_FILE, edit)
+    with pytest.raises(Refusal, match=said):
+        load_standard(policies)
 
 
 def test_get_gives_name_digest_repository_and_packages(policies):
@@ -144,20 +187,20 @@ def test_several_versions_of_a_language_are_offered_in_the_order_of_the_file(pol
     def second(data):
         for name in ("python", "python-build"):
             image = next(image for image in data["images"] if image["name"] == name)
-            data["images"].append({**image, "name": f"{name}-next", "version": "3.13"})
+            data["images"].append({**image, "name": f"{name}-next", "version": "3.14"})
 
     change(policies / SPEC_FILE, second)
     change(policies / LOCK_FILE, lambda data: data["images"].update(
         {f"{name}-next": {**data["images"][name], "digest": digest_number(number)}
          for number, name in ((50, "python"), (51, "python-build"))}))  # fmt: skip
     images = load_standard(policies)
-    assert images.offered("python") == ("3.11", "3.13")
+    assert images.offered("python") == ("3.11", "3.13", "3.14")
     assert [image.name for image in images.for_language("python")] == ["python", "python-build"]
-    assert [image.name for image in images.for_language("python", "3.13")] == ["python-next", "python-build-next"]
+    assert [image.name for image in images.for_language("python", "3.14")] == ["python-next", "python-build-next"]
     assert images.offered("cobol") == images.offered("none") == ()
     with pytest.raises(Refusal, match=r"No standard image runs python '2.7'") as caught:
         images.for_language("python", "2.7")
-    assert caught.value.remedy.startswith("Versions offered: 3.11, 3.13.")
+    assert caught.value.remedy.startswith("Versions offered: 3.11, 3.13, 3.14.")
 
 
 @pytest.mark.parametrize("language", ["cobol", "none", "", "../python"])

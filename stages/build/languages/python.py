@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -29,6 +30,10 @@ LEFT_OUT = (
 """Of the workload's files, what no program reads."""
 
 _MARKERS = (*TOOL_LOCKS, *UNLOCKED_FILES, "Pipfile", "setup.py", "setup.cfg", "manage.py")
+_VERSION = re.compile(r"3\.[0-9]{1,3}(\.[0-9]{1,3})?")
+_PIPENV = re.compile(
+    r"^python_(?:full_)?version[ \t]{0,9}=[ \t]{0,9}[\"'](3\.[0-9]{1,3})(?:\.[0-9]{1,3})?[\"']", re.MULTILINE
+)
 
 
 class Python:
@@ -96,20 +101,29 @@ def choose(project: Project, settings: PyProject, offered: tuple[str, ...]) -> t
             remedy="Widen requires-python, or ask the platform team for another Python.",
         )
     said = _said_version(project)
-    asked = ".".join(said.split(".")[:2])
-    if asked in fit:
-        return Target(asked), ()
-    notes = (f"Python {said} is asked for; it is built for {fit[0]}.",) if said else ()
-    return Target(fit[0]), notes
+    if not said:
+        return Target(fit[0]), ()
+    asked = _minor(said)
+    best = max((version for version in fit if _minor(version) <= asked), key=_minor, default=min(fit, key=_minor))
+    # Packages for the next lower one are those that a workload most likely has; a higher one may lack them.
+    notes = (f"Python {said} is asked for; it is built for {best}.",) if _minor(best) != asked else ()
+    return Target(best), notes
 
 
 def _said_version(project: Project) -> str:
     for name in (".python-version", "runtime.txt"):
-        lines = (project.read(name, limit=1 << 16) or b"").decode("utf-8", "replace").split()
-        text = lines[0].removeprefix("python-").removeprefix("cpython-") if lines else ""
-        if text[:2] == "3." and text.replace(".", "").isdigit():
+        lines = (project.read(name, limit=1 << 16) or b"").decode("utf-8", "replace").splitlines()
+        words = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        text = words[0].removeprefix("python-").removeprefix("cpython-") if words else ""
+        if _VERSION.fullmatch(text):
             return text
-    return ""
+    # https://pipenv.pypa.io/en/latest/pipfile.html, [requires]
+    found = _PIPENV.search((project.read("Pipfile", limit=1 << 20) or b"").decode("utf-8", "replace"))
+    return found[1] if found else ""
+
+
+def _minor(version: str) -> int:
+    return int(version.split(".")[1])
 
 
 def _steps(packages: Packages, django: Django | None, own: OwnStep) -> tuple[Step, ...]:

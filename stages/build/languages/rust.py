@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ class Rust:
         steps = _steps(
             _files(workspace, choice, lock, settings), check_queries(project, lock), crates=bool(lock.crates)
         )
+        # Only the workload's own crates: those of others are compiled once, and stay as they are.
+        own = sorted({package.name for package in workspace.packages if package.name})
         return Plan(
             language=self.name,
             version=version,
@@ -99,6 +102,7 @@ class Rust:
             ),
             artifacts=tuple(crate.artifact() for crate in lock.crates),
             steps=steps,
+            hasty=(*steps[:-1], replace(steps[-1], command=(*steps[-1].command, *own))),
             listed_by="crates" if lock.crates else "",
             no_command=choice.refusal,
             notes=(*notes, *settings.notes, *_notes(lock)),

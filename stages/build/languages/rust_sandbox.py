@@ -33,10 +33,19 @@ _STORED = 65_535
 _LINE = re.compile(r"([A-Za-z0-9_-]+) v([0-9A-Za-z.+-]+)( \([^()]*\))*")
 
 
-def main(step: str, line: Path) -> None:
-    """Run one step with the files that the line wrote for it."""
+def main(words: Sequence[str], line: Path) -> None:
+    """Run one step with the files that the line wrote for it.
+
+    Args:
+        words: name of the step; for `build` also the packages that are not to be optimised.
+        line: folder of those files.
+    """
     settings = json.loads((line / "settings.json").read_text(encoding="utf-8"))
-    {"crates": crates, "dependencies": dependencies, "build": build}[step](settings)
+    step, *hasty = words
+    if step == "build":
+        build(settings, hasty)
+    else:
+        {"crates": crates, "dependencies": dependencies}[step](settings)
 
 
 def crates(settings: Mapping[str, Any]) -> None:
@@ -73,14 +82,15 @@ def dependencies(settings: Mapping[str, Any]) -> None:
     prune(OUT / "target" / "release", settings["own"])
 
 
-def build(settings: Mapping[str, Any]) -> None:
+def build(settings: Mapping[str, Any], hasty: Sequence[str] = ()) -> None:
     """Compile the workload, and put its binaries where the image has them."""
     work = OUT / "work"
     shutil.rmtree(work / ".cargo", ignore_errors=True)
     kept = IN / "dependencies" / "target"
     if kept.is_dir():
         farm(kept, OUT / "target")
-    _cargo(settings, work)
+    # https://doc.rust-lang.org/cargo/reference/profiles.html#overrides
+    _cargo(settings, work, [f"profile.release.package.{json.dumps(name)}.opt-level=0" for name in hasty])
     place = OUT / settings["into"]
     place.mkdir(parents=True)
     for name in settings["binaries"]:
@@ -172,11 +182,12 @@ def unpack(archive: Path, into: Path, digest: str) -> None:
     checksum.write_text(json.dumps({"files": {}, "package": digest}), encoding="utf-8")
 
 
-def _cargo(settings: Mapping[str, Any], work: Path) -> None:
+def _cargo(settings: Mapping[str, Any], work: Path, overrides: Sequence[str] = ()) -> None:
     environment = _environment(settings, IN / "crates" / SOURCES)
     for manifest, binaries in settings["manifests"].items():
         chosen = [word for name in binaries for word in ("--bin", name)]
         command = ["cargo", "build", "--release", "--frozen", "--manifest-path", manifest, *chosen]
+        command += [word for override in overrides for word in ("--config", override)]
         done = subprocess.run([*command, *_features(settings)], cwd=work, env=environment, check=False)
         if done.returncode:
             raise SystemExit(done.returncode)
@@ -202,4 +213,4 @@ def _environment(settings: Mapping[str, Any], sources: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(__file__).parent)
+    main(sys.argv[1:], Path(__file__).parent)
