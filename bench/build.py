@@ -51,10 +51,12 @@ EXAMPLES = {
     "static": ("site", "public/index.html", "\n<!-- round {} -->\n"),
 }
 DEV = {
-    "python": ("guestbook", "guestbook/templates/index.html", "</body>"),
-    "node": ("palette", "public/index.html", "</body>"),
-    "go": ("tegata", "web/templates/index.html", "</body>"),
-    "static": ("site", "public/index.html", "</body>"),
+    "python": ("guestbook", "guestbook/templates/index.html", "</body>", "/"),
+    "node": ("palette", "public/index.html", "</body>", "/"),
+    "go": ("tegata", "web/templates/index.html", "</body>", "/"),
+    "static": ("site", "public/index.html", "</body>", "/"),
+    "rust": ("tokaido", "src/lib.rs", 'ok\\n" }', "/healthz"),
+    "java": ("chaya", "src/main/resources/static/index.html", "</body>", "/"),
 }
 TARGETS = {
     "warm_p95_s": 1.5, "warm_ratio": 0.5, "cold_ratio": 1.0, "size_ratio": 0.7, "layer_ratio": 1.0, "save_p95_s": 3.0,
@@ -108,7 +110,7 @@ def main() -> int:
         for language in () if options.no_line else languages:
             say(f"{language}: through the line …")
             keep(language, _line(language, work, min(options.rounds, LINE_ROUNDS)))
-        for language in () if options.no_dev else [item for item in languages if item in DEV]:
+        for language in () if options.no_dev else options.saves.split(","):
             say(f"{language}: save to running …")
             keep(language, _save(language, min(options.rounds, SAVES)))
         if options.crane:
@@ -131,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--languages", default=",".join(EXAMPLES))
+    parser.add_argument("--saves", default=",".join(DEV), help="languages whose saves are measured")
     parser.add_argument("--debian", type=Path, help="tar of a plain Debian 12; made with mmdebstrap when not given")
     found = shutil.which("crane", path=str(home() / "bin")) or shutil.which("crane")
     parser.add_argument("--crane", type=Path, default=Path(found) if found else None, help="crane, where it is")
@@ -215,8 +218,9 @@ def _line(language: str, work: Path, rounds: int) -> Figures:
 
 
 def _save(language: str, rounds: int) -> Figures:
-    example, edit, before = DEV[language]
-    seconds = measure(ROOT / "examples" / example, edit=edit, before=before, rounds=rounds, login="bench")
+    example, edit, before, path = DEV[language]
+    folder = ROOT / "examples" / example
+    seconds = measure(folder, edit=edit, before=before, path=path, rounds=rounds, login="bench")
     return _rounded({"save_p50_s": statistics.median(seconds), "save_p95_s": p95(seconds)})
 
 

@@ -20,6 +20,9 @@ from sekisho.workloads import pod_template
 _OWN_IMAGE = "image-of-the-working-copy"
 _GRACE = 1
 """Seconds a program is given to end after SIGTERM."""
+_LIVENESS_SECONDS = 90
+"""How long a program runs before its liveness probe counts. The kubelet goes on counting failures when a container is
+exchanged: at a save every ten seconds, three that each met a program on its start would end the third one."""
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 """The old version serves until the new one is ready."""
 _CLUSTER_WIDE = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
@@ -167,6 +170,9 @@ def _tune(workload: dict[str, Any], environment: Mapping[str, str], image: str, 
         added = [{"name": name, "value": value} for name, value in told if name not in named]
         container["env"] = [*(container.get("env") or []), *added]
         # A program's start takes more of the processor than its work; memory stays limited, for it shows mistakes.
+        if probe := container.get("livenessProbe"):
+            delay = max(_LIVENESS_SECONDS, int(probe.get("initialDelaySeconds", 0)))
+            container["livenessProbe"] = {**probe, "initialDelaySeconds": delay}
         limits = {key: value for key, value in container["resources"]["limits"].items() if key != "cpu"}
         container["resources"] = {**container["resources"], "limits": limits}
 

@@ -45,6 +45,6 @@ def test_the_example_of_each_language_is_released_and_answers_in_staging(
 
 def _get(url: str) -> httpx.Response | None:
     try:
-        return httpx.get(url, timeout=10, follow_redirects=True, trust_env=False)
+        return httpx.get(url, timeout=30, follow_redirects=True, trust_env=False)
     except httpx.HTTPError:
         return None

@@ -86,7 +86,7 @@ def test_the_release_verifies_offline(journey: Journey) -> None:
 
 def test_staging_opens_by_itself_and_answers(journey: Journey) -> None:
     healthy = receipt(APP, journey.release, "staging", "healthy")
-    info = httpx.get(healthy["body"]["url"] + "api/info", trust_env=False, timeout=10).json()
+    info = httpx.get(healthy["body"]["url"] + "api/info", trust_env=False, timeout=60).json()
     assert info["zone"] == "staging"
     assert info["release"] == journey.release
 
@@ -134,10 +134,10 @@ def test_a_wrong_approval_does_not_open_the_gate(wrong: str, held: dict[str, Any
 
 def test_an_approval_opens_production(in_production: dict[str, Any], journey: Journey) -> None:
     base = in_production["body"]["url"]
-    info = httpx.get(base + "api/info", trust_env=False, timeout=10).json()
+    info = httpx.get(base + "api/info", trust_env=False, timeout=60).json()
     assert (info["zone"], info["release"]) == ("production", journey.release)
     text = f"hello {time.time_ns()}"
-    with httpx.Client(base_url=base, trust_env=False, timeout=10, follow_redirects=True) as browser:
+    with httpx.Client(base_url=base, trust_env=False, timeout=60, follow_redirects=True) as browser:
         token = re.search(r'name="token" value="([^"]+)"', browser.get("/").text)
         assert token is not None
         browser.post("/entries", data={"author": "test", "message": text, "token": token[1]}).raise_for_status()
@@ -229,7 +229,7 @@ def test_rollback_goes_to_the_release_before(in_production: dict[str, Any], jour
         return len(found) > before
 
     assert until(back, "the earlier release healthy again")
-    info = httpx.get(in_production["body"]["url"] + "api/info", trust_env=False, timeout=10).json()
+    info = httpx.get(in_production["body"]["url"] + "api/info", trust_env=False, timeout=60).json()
     assert info["release"] == journey.release
 
 
@@ -253,6 +253,6 @@ def test_a_static_site_needs_no_lock_and_no_database(zones: Any, tmp_path: Path)
     record = verdict(app, commit)
     assert record["verdict"]["result"] == "PASSED", output
     healthy = receipt(app, record["release"], "staging", "healthy")
-    page = httpx.get(healthy["body"]["url"], trust_env=False, timeout=10)
+    page = httpx.get(healthy["body"]["url"], trust_env=False, timeout=60)
     assert page.status_code == 200
     assert "<html" in page.text

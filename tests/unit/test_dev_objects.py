@@ -64,6 +64,15 @@ def test_what_differs_from_the_rendered_workload_is_this_and_nothing_else() -> N
     assert mine == rendered
 
 
+def test_failures_of_a_liveness_probe_do_not_add_up_over_versions() -> None:
+    live = b"    livenessProbe: {httpGet: {path: /live, port: 8080}}\n"
+    version = composed(score=SCORE.replace(b"    readinessProbe:\n", live + b"    readinessProbe:\n"))
+    container = version.workload["spec"]["template"]["spec"]["containers"][0]
+    assert container["livenessProbe"]["initialDelaySeconds"] == 90
+    assert container["livenessProbe"]["httpGet"]["path"] == "/live"
+    assert "initialDelaySeconds" not in container["readinessProbe"]
+
+
 def test_a_java_program_is_told_to_start_soon() -> None:
     def variables(language: str, score: bytes = SCORE) -> dict[str, str]:
         objects = render(score, app="site", image=IMAGE).objects
