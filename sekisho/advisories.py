@@ -196,6 +196,24 @@ def push_database(registry: Registry, path: Path, *, repository: str = REPOSITOR
     return push_layer(registry, build_layer(sample), about, repository=repository, tag=tag)
 
 
+def renew_sample(registry: Registry, path: Path) -> Digest | None:
+    """Push the sample where there is no database, or an older sample. One that somebody mirrored is better and stays.
+
+    Returns:
+        Digest of the artifact's manifest; None where another stays.
+
+    Raises:
+        Refusal: the list is not valid, or what stands there is no database.
+        TemporaryError: the registry does not answer.
+    """
+    there = registry.get_manifest(REPOSITORY, TAG)
+    if there is not None:
+        updated = Manifest.parse(there.data).annotations.get(ANNOTATION_UPDATED, "")
+        if database_kind(there.data) != "sample" or updated >= _rfc3339(load_sample(path).updated_at):
+            return None
+    return push_database(registry, path)
+
+
 def push_layer(
     registry: Registry, layer: bytes, about: Mapping[str, str], *, repository: str, tag: str, config: bytes = b"{}"
 ) -> Digest:

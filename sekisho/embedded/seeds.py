@@ -84,17 +84,21 @@ def _push_images(zone: Zone) -> None:
 
 
 def push_advisories(zone: Zone) -> None:
-    """Push the sample advisory database where there is none: one that somebody mirrored is better and stays."""
-    if _tags(zone, _ADVISORIES):
+    """Push the sample advisory database where there is none or an older one, once for each state of the list."""
+    sample = ZoneHome(zone).policies / _SAMPLE
+    mark = ZoneHome(zone).root / "registry" / "sample-advisories"
+    wanted = digest_of_file(sample)
+    if mark.exists() and mark.read_text(encoding="ascii") == wanted and _tags(zone, _ADVISORIES):
         return
 
     def push() -> None:
-        from sekisho.advisories import push_database  # noqa: PLC0415
+        from sekisho.advisories import renew_sample  # noqa: PLC0415
         from sekisho.registry import Registry  # noqa: PLC0415
 
-        push_database(Registry(_WRITABLE), ZoneHome(zone).policies / _SAMPLE)
+        renew_sample(Registry(_WRITABLE), sample)
 
     netns.call_in(netns.namespace(zone), push)
+    mark.write_text(wanted, encoding="ascii")
 
 
 def push_own_advisories(zone: Zone) -> None:

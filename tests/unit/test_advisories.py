@@ -12,16 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sekisho.advisories import (
+    REPOSITORY,
     SAMPLE_FILE,
+    TAG,
     build_layer,
     database_buckets,
     database_kind,
     database_metadata,
     load_sample,
+    push_layer,
+    renew_sample,
 )
 from sekisho.boltdb import PAGE_SIZE, fnv1a_64, write_database
 from sekisho.errors import PermanentError, Refusal
 from sekisho.oci import Descriptor, make_manifest
+from sekisho.registry import Registry
 
 SAMPLE = Path(__file__).parents[2] / "policies" / SAMPLE_FILE
 
@@ -180,3 +185,34 @@ def test_an_unknown_kind_and_a_foreign_artifact_are_refused():
         database_kind(manifest_of({"sekisho.dev/advisories": "complete"}))
     with pytest.raises(Refusal, match="not an advisory database"):
         database_kind(manifest_of({}, media_type="text/plain"))
+
+
+# -- what a zone's registry holds -----------------------------------------------------------------------------------
+
+
+def sample_of(folder, updated):
+    path = folder / f"{updated}.yaml"
+    path.write_text(
+        SAMPLE.read_text().replace(f"updated_at: {load_sample(SAMPLE).updated_at:%Y-%m-%d}", f"updated_at: {updated}")
+    )
+    assert f"{load_sample(path).updated_at:%Y-%m-%d}" == updated
+    return path
+
+
+def test_an_older_sample_gives_way_and_a_newer_one_stays(fresh_registry_url, tmp_path):
+    registry = Registry(fresh_registry_url)
+    older, newer = sample_of(tmp_path, "2026-01-01"), sample_of(tmp_path, "2026-02-01")
+    first = renew_sample(registry, older)
+    assert first == registry.resolve(REPOSITORY, TAG)
+    assert renew_sample(registry, older) is None
+    second = renew_sample(registry, newer)
+    assert second == registry.resolve(REPOSITORY, TAG) != first
+    assert renew_sample(registry, older) is None
+    assert registry.resolve(REPOSITORY, TAG) == second
+
+
+def test_a_mirrored_database_stays(fresh_registry_url):
+    registry = Registry(fresh_registry_url)
+    mirrored = push_layer(registry, build_layer(load_sample(SAMPLE)), {}, repository=REPOSITORY, tag=TAG)
+    assert renew_sample(registry, SAMPLE) is None
+    assert registry.resolve(REPOSITORY, TAG) == mirrored
