@@ -92,7 +92,7 @@ def test_the_python_image_is_small_and_shares_its_first_layer():
     assert open_layout("debian").parts.layers == layers[:1]
 
 
-@pytest.mark.parametrize(("name", "release"), [("python", "12"), ("python-3-13", "13"), ("java-21", "13")])
+@pytest.mark.parametrize(("name", "release"), [("python", "12"), ("python-3-13", "13"), ("debian-13-glibc", "13")])
 def test_the_scanner_sees_the_system_and_every_package_of_a_pushed_image(lock, registry, tmp_path, name, release):
     client = Registry(f"http://{registry}")
     push_database(client, PROJECT / "policies" / SAMPLE_FILE)
