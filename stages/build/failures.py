@@ -24,7 +24,8 @@ _SOURCE_ONLY = re.compile(r"^([A-Za-z0-9._-]{1,100})==\S+ has only a source pack
 """As stages/build/languages/python_install.py says it."""
 _NEWER_PYTHON = re.compile(r"does\s+not\s+satisfy\s+Python\s*>=\s*3\.([0-9]{1,2})\b", re.IGNORECASE)
 """As uv says it, over several lines."""
-_OTHERWISE = "Run the step where there is no network and correct it."
+OTHERWISE = "Run the step where there is no network and correct it."
+OFFLINE = "A build step has no network: commit what it fetches, or have it come as a locked package."
 
 
 def remedy_of(words: str, limits: SandboxLimits, *, starved: bool = False) -> str:
@@ -58,5 +59,5 @@ def remedy_of(words: str, limits: SandboxLimits, *, starved: bool = False) -> st
             "in requires-python of pyproject.toml: where nothing is said, the preferred Python is taken."
         )
     if _NETWORK.search(words):
-        return "A build step has no network: commit what it fetches, or have it come as a locked package."
-    return _OTHERWISE
+        return OFFLINE
+    return OTHERWISE

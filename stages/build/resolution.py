@@ -21,6 +21,7 @@ from sekisho.errors import Refusal, SekishoError
 from sekisho.model import COMMIT_PATTERN, DigestField, Document, NameField, Revision
 from sekisho.oci import EMPTY, OCI_EMPTY, OCI_MANIFEST, Descriptor, Manifest, make_manifest
 from sekisho.registry import Registry
+from stages.build.failures import OFFLINE, OTHERWISE
 from stages.build.inputs import seed_folder
 from stages.build.pack import Entry, entries_of_archive, merged, opened
 from stages.build.planning import Unresolved
@@ -141,7 +142,9 @@ def resolve(shop: Workshop, unresolved: Unresolved, proxy: Resolve, scratch: Pat
         except Refusal as refusal:
             if index.failure is not None:
                 raise index.failure from refusal  # says more than the package manager does
-            remedy = f"Correct what it says; or lock the packages yourself. {unlocked.refusal.remedy}"
+            # What a step without a network is told does not fit one that has a way to the index.
+            known = "" if refusal.remedy in (OTHERWISE, OFFLINE) else refusal.remedy
+            remedy = f"{known or 'Correct what it says.'} Or lock the packages yourself. {unlocked.refusal.remedy}"
             raise Refusal(refusal.what, where=refusal.where, remedy=remedy) from refusal
         if index.failure is not None:
             # The package manager went on without it (an optional package, a list of versions): what it made lacks

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from build_cases import FakeSandbox, Plain, Standards, builder_for, plan_of, standard_image
 
-from sekisho.builds import BuildRules
+from sekisho.builds import BuildRules, SandboxLimits
 from sekisho.canonical import canonical, digest_of, hex_of
 from sekisho.errors import Refusal, TemporaryError
 from sekisho.evidence import find_statements
@@ -25,6 +25,7 @@ from sekisho.stage import run_stage
 from sekisho.statements import PROVENANCE
 from stages.build import BuildInput, BuildStage
 from stages.build.__main__ import write_locks
+from stages.build.failures import remedy_of
 from stages.build.language import Plan, Step, Unlocked
 from stages.build.planning import Unresolved
 from stages.build.project import Project
@@ -231,6 +232,25 @@ def test_a_lock_that_is_not_made_is_refused_with_the_command_that_makes_it(bench
     with pytest.raises(Refusal, match="no plain file"):
         run_stage(bench.stage, bench.subject)
     assert bench.stage.find(bench.subject) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "begin"),
+    [
+        ("the current Python version (3.11.2) does not satisfy Python>=3.12", "Write 3.12 or newer"),
+        ("error: no such package", "Correct what it says."),
+        ("Could not resolve host: example.org", "Correct what it says."),
+    ],
+)
+def test_a_resolution_that_fails_says_what_helps(bench: Bench, words: str, begin: str) -> None:
+    def fails(_: Any) -> dict[str, bytes | str]:
+        raise Refusal(f"It failed: {words}", where="resolving", remedy=remedy_of(words, SandboxLimits()))
+
+    bench.sandbox.actions["resolve"] = fails
+    with pytest.raises(Refusal) as caught:
+        run_stage(bench.stage, bench.subject)
+    assert caught.value.remedy.startswith(begin)
+    assert caught.value.remedy.endswith("Or lock the packages yourself. Run: plain lock")
 
 
 def test_what_the_index_proxy_says_counts_more_than_what_the_tool_says(bench: Bench) -> None:

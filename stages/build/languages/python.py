@@ -104,8 +104,8 @@ def choose(project: Project, settings: PyProject, offered: tuple[str, ...]) -> t
     if not said:
         return Target(fit[0]), ()
     asked = _minor(said)
-    best = max((version for version in fit if _minor(version) <= asked), key=_minor, default=min(fit, key=_minor))
-    # Packages for the next lower one are those that a workload most likely has; a higher one may lack them.
+    # The next higher one: packages and syntax of what is asked for are there as well, in a lower one they may not be.
+    best = min((version for version in fit if _minor(version) >= asked), key=_minor, default=max(fit, key=_minor))
     notes = (f"Python {said} is asked for; it is built for {best}.",) if _minor(best) != asked else ()
     return Target(best), notes
 
