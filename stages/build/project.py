@@ -7,9 +7,11 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from sekisho.errors import Refusal
+from stages.build.scores import MAX_BYTES, SCORE, score_name
 
 READ_LIMIT = 8 << 20
 
@@ -25,10 +27,10 @@ class Project:
     overlay: Mapping[str, bytes] = field(default_factory=dict)
     """Files that the line resolved for this commit: they stand in for those of the folder."""
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """Name of the folder, for messages."""
-        return self.root.name
+        """Name of the workload as its score.yaml says it, else of the folder: a checkout's is nobody's choice."""
+        return score_name(self.read(SCORE, limit=MAX_BYTES) or b"") or self.root.name
 
     def has(self, path: str) -> bool:
         """Return whether there is a plain file of this name."""

@@ -70,6 +70,15 @@ def test_without_crates_there_is_one_step(make: Make) -> None:
     assert found.listed_by == ""
 
 
+def test_the_binary_that_is_named_as_score_yaml_names_the_app_starts_whatever_the_folder_is_called(make: Make) -> None:
+    files = simple() | {"src/bin/one.rs": "fn main() {}", "src/bin/two_three.rs": "fn main() {}"}
+    del files["src/main.rs"]
+    assert plan(make(files)).no_command is not None
+    score = "apiVersion: score.dev/v1b1\nmetadata: {name: two-three}\n"
+    found = plan(make(files | {"score.yaml": score}))
+    assert (found.no_command, found.runtime.command) == (None, ("/usr/local/bin/two_three",))
+
+
 def test_in_haste_only_the_build_differs_and_names_what_is_not_optimised(make: Make) -> None:
     member = PACKAGE.replace('name = "app"', 'name = "part"')
     assert member != PACKAGE
