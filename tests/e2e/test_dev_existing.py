@@ -20,7 +20,7 @@ from sekisho.programs import surroundings as surroundings_of
 from sekisho.zones import Port, Zone, ZoneHome, address
 from stages.dev.measure import get, running, save_to_running
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("zones")]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.usefixtures("zones")]
 
 ROOT = Path(__file__).parents[2]
 LOGIN, CONTEXT = "e2edora", "work"
