@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +12,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from sekisho.errors import Refusal
+from sekisho.model import NAME_PATTERN
 from stages.build.scores import MAX_BYTES, SCORE, score_name
 
 READ_LIMIT = 8 << 20
+_NAME = re.compile(NAME_PATTERN)
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Project:
     @cached_property
     def name(self) -> str:
         """Name of the workload as its score.yaml says it, else of the folder: a checkout's is nobody's choice."""
-        return score_name(self.read(SCORE, limit=MAX_BYTES) or b"") or self.root.name
+        said = score_name(self.read(SCORE, limit=MAX_BYTES) or b"")
+        return said if _NAME.fullmatch(said) else self.root.name  # it is shown, and logged: nothing but a name
 
     def has(self, path: str) -> bool:
         """Return whether there is a plain file of this name."""

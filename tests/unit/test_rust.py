@@ -79,6 +79,12 @@ def test_the_binary_that_is_named_as_score_yaml_names_the_app_starts_whatever_th
     assert (found.no_command, found.runtime.command) == (None, ("/usr/local/bin/two_three",))
 
 
+@pytest.mark.parametrize("said", ['"two\\nthree"', "Two", "a" * 64, "[x]", '"\\x1b[2J"', "''"])
+def test_a_name_that_is_none_is_not_repeated(make: Make, said: str) -> None:
+    project = make(simple() | {"score.yaml": f"metadata: {{name: {said}}}\n"})
+    assert project.name == project.root.name
+
+
 def test_in_haste_only_the_build_differs_and_names_what_is_not_optimised(make: Make) -> None:
     member = PACKAGE.replace('name = "app"', 'name = "part"')
     assert member != PACKAGE
