@@ -193,14 +193,19 @@ class StandardFile(Document):
     """Further releases of Debian, with the same epoch and the same paths left out."""
     images: tuple[StandardSpec, ...] = Field(min_length=1)
 
+    def chain(self, spec: StandardSpec) -> list[StandardSpec]:
+        """Return an image with those that it stands on, the lowest first."""
+        by_name = {image.name: image for image in self.images}
+        chain = [spec]
+        while chain[0].recipe.parent:
+            chain.insert(0, by_name[chain[0].recipe.parent])
+        return chain
+
     def debian_of(self, spec: StandardSpec) -> DebianSpec:
         """Return the release of Debian that an image is made of: that of the image it stands on in the end."""
-        recipes = {image.name: image.recipe for image in self.images}
-        recipe = spec.recipe
-        while recipe.parent:
-            recipe = recipes[recipe.parent]
+        suite = self.chain(spec)[0].recipe.suite
         for release in self.releases:
-            if release.suite == recipe.suite:
+            if release.suite == suite:
                 return self.debian.model_copy(update={"suite": release.suite, "mirrors": release.mirrors})
         return self.debian
 

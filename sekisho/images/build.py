@@ -200,7 +200,7 @@ class _Builder:
         layers = (*below, *own)
         config = image_config(spec, layers, epoch=epoch, architecture=architecture())
         made = write_layout(layout, config, layers, image_labels(spec))
-        archives = [item for image in maker.chain(spec) for item in own_archives(image.recipe)]
+        archives = [item for image in self.file.chain(spec) for item in own_archives(image.recipe)]
         record = BuildRecord(
             key=key,
             digest=made.digest,

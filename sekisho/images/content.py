@@ -86,20 +86,12 @@ class Maker:
             check_whole(content.tree, changed)
         return self._with_run(content, spec, work) if recipe.run else content
 
-    def chain(self, spec: StandardSpec) -> list[StandardSpec]:
-        """Return an image with those that it stands on, the lowest first."""
-        by_name = {image.name: image for image in self.file.images}
-        chain = [spec]
-        while chain[0].recipe.parent:
-            chain.insert(0, by_name[chain[0].recipe.parent])
-        return chain
-
     def _from_packages(self, spec: StandardSpec, work: Path, below: Below) -> Content:
         """Install the packages of the whole chain over the essential ones; the layer is the difference."""
         root = work / "root"
         debian = self.file.debian_of(spec)
         essential = self.essential(debian)
-        chain = self.chain(spec)
+        chain = self.file.chain(spec)
         packages = [package for image in chain for package in image.recipe.packages]
         if packages:
             make_rootfs(debian, root, variant="custom", packages=packages, cache=apt_cache(), parent=essential)

@@ -31,10 +31,15 @@ class Project:
     """Files that the line resolved for this commit: they stand in for those of the folder."""
 
     @cached_property
-    def name(self) -> str:
-        """Name of the workload as its score.yaml says it, else of the folder: a checkout's is nobody's choice."""
+    def app(self) -> str:
+        """Name of the workload as its score.yaml says it; empty where it says none. It is shown, and logged."""
         said = score_name(self.read(SCORE, limit=MAX_BYTES) or b"")
-        return said if _NAME.fullmatch(said) else self.root.name  # it is shown, and logged: nothing but a name
+        return said if _NAME.fullmatch(said) else ""
+
+    @property
+    def name(self) -> str:
+        """Name of the workload, else of the folder: a checkout's is nobody's choice."""
+        return self.app or self.root.name
 
     def has(self, path: str) -> bool:
         """Return whether there is a plain file of this name."""

@@ -169,10 +169,10 @@ def _tune(workload: dict[str, Any], environment: Mapping[str, str], image: str, 
         told = sorted({**environment, **own}.items())
         added = [{"name": name, "value": value} for name, value in told if name not in named]
         container["env"] = [*(container.get("env") or []), *added]
-        # A program's start takes more of the processor than its work; memory stays limited, for it shows mistakes.
         if probe := container.get("livenessProbe"):
             delay = max(_LIVENESS_SECONDS, int(probe.get("initialDelaySeconds", 0)))
             container["livenessProbe"] = {**probe, "initialDelaySeconds": delay}
+        # A program's start takes more of the processor than its work; memory stays limited, for it shows mistakes.
         limits = {key: value for key, value in container["resources"]["limits"].items() if key != "cpu"}
         container["resources"] = {**container["resources"], "limits": limits}
 

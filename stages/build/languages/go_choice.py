@@ -17,7 +17,6 @@ from sekisho.errors import Refusal
 from stages.build.languages.go_tree import Tree
 from stages.build.procfile import web_lines
 from stages.build.project import Project
-from stages.build.scores import MAX_BYTES, SCORE, score_name
 
 MAX_PROGRAMS = 12
 
@@ -134,7 +133,7 @@ def _automatic(project: Project, tree: Tree, programs: Sequence[Program]) -> Pro
                 or PurePosixPath(program.folder).name == "cmd"]  # fmt: skip
     mains = [module for module in tree.modules if module.main]
     wanted = {executable(module.path) for module in mains if len(mains) == 1}
-    wanted.add(score_name(project.read(SCORE, limit=MAX_BYTES) or b""))
+    wanted.add(project.app)
     alike = [program for program in commands if program.name in wanted]
     for group in (alike, commands, candidates):
         if len(group) == 1:

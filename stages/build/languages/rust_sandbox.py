@@ -42,10 +42,7 @@ def main(words: Sequence[str], line: Path) -> None:
     """
     settings = json.loads((line / "settings.json").read_text(encoding="utf-8"))
     step, *hasty = words
-    if step == "build":
-        build(settings, hasty)
-    else:
-        {"crates": crates, "dependencies": dependencies}[step](settings)
+    {"crates": crates, "dependencies": dependencies, "build": build}[step](settings, *hasty)
 
 
 def crates(settings: Mapping[str, Any]) -> None:
@@ -82,7 +79,7 @@ def dependencies(settings: Mapping[str, Any]) -> None:
     prune(OUT / "target" / "release", settings["own"])
 
 
-def build(settings: Mapping[str, Any], hasty: Sequence[str] = ()) -> None:
+def build(settings: Mapping[str, Any], *hasty: str) -> None:
     """Compile the workload, and put its binaries where the image has them."""
     work = OUT / "work"
     shutil.rmtree(work / ".cargo", ignore_errors=True)
